@@ -1,0 +1,67 @@
+/**
+ * What runs instructions. One engine object per hart, in the hart's worker thread. Engines share the state of
+ * hart-state.ts, so a hart can change engines between two slices.
+ */
+export const ExitReason = {
+  /** The instruction budget is used up (or attention was asked for at a slice boundary). */
+  BUDGET: 0,
+  /** A synchronous exception: TRAP_CAUSE, TRAP_VALUE are set, PC is the faulting instruction. */
+  TRAP: 1,
+  /** WFI retired: PC is the next instruction. The hart loop decides to sleep. */
+  WFI: 2,
+  /** The core asks to leave generated code (interrupt became pending by a CSR write, satp changed, shutdown). */
+  CORE: 3,
+} as const;
+export type ExitReason = (typeof ExitReason)[keyof typeof ExitReason];
+
+export interface Engine {
+  readonly name: string;
+  /**
+   * Runs at most about `budget` instructions from PC (never more than budget + 64) and returns why it stopped.
+   * INSTRET, PC and all registers are exact on return. Does not look at interrupts: the hart loop does, between calls.
+   */
+  run(budget: number): ExitReason;
+  /** fence.i, also on behalf of another hart: code decoded so far is compared with memory before it runs again. */
+  fenceI(): void;
+  /** sfence.vma with any operands may flush everything. Also after a recall of pages or a change of PMP. */
+  flushTlb(): void;
+  /** Numbers for statistics, by name: "tlb-miss", "decode-page" ... */
+  events(): Record<string, number>;
+}
+
+/** What engines need from the privileged core (csr.ts, trap.ts; system instructions and CSRs are never inlined today). */
+export interface PrivilegedCore {
+  /**
+   * Executes a CSR instruction at the current PC on the CSR cells, with all checks (existence, privilege, read-only,
+   * TVM, counter enables, FS). Answers the old value, or undefined after raising illegal instruction via `trap`.
+   * INSTRET is exact when it is called. `operand` and the answer are unsigned 64-bit.
+   */
+  csr(number: number, op: "write" | "set" | "clear", operand: bigint, reads: boolean, writes: boolean): bigint | undefined;
+  /** Executes mret, sret, wfi, sfence.vma, ecall, ebreak; sets PC, or raises a trap. Answers why to leave, or -1 to go on at PC. */
+  system(op: "ecall" | "ebreak" | "mret" | "sret" | "wfi" | "sfence.vma" | "illegal", instruction: number, rs1: bigint, rs2: bigint, length: number): ExitReason | -1;
+  /** mstatus.FS = Off makes FP instructions illegal; engines call it before FP (or keep FP_ENABLED in a cell). */
+  fpEnabled(): boolean;
+  /** FP state written: mstatus.FS = Dirty. */
+  fpDirty(): void;
+}
+
+/** Physical memory beyond RAM the hart already holds. */
+export interface PhysicalAccess {
+  /**
+   * Makes the RAM page at this physical address usable for reading or writing (page lease). Blocks. False: access fault.
+   * Called by the MMU before it installs a TLB entry or touches a page table.
+   */
+  ensurePage(physical: bigint, write: boolean): boolean;
+  /** Naturally aligned device read; undefined: access fault. CLINT is answered here without leaving the worker. */
+  mmioRead(physical: bigint, bytes: 1 | 2 | 4 | 8): bigint | undefined;
+  /** Posted device write; false: access fault known at once. */
+  mmioWrite(physical: bigint, bytes: 1 | 2 | 4 | 8, value: bigint): boolean;
+}
+
+/** Exception causes (privileged spec, table "mcause values after trap"). */
+export const Cause = {
+  INSTRUCTION_MISALIGNED: 0, INSTRUCTION_ACCESS: 1, ILLEGAL_INSTRUCTION: 2, BREAKPOINT: 3,
+  LOAD_MISALIGNED: 4, LOAD_ACCESS: 5, STORE_MISALIGNED: 6, STORE_ACCESS: 7,
+  ECALL_U: 8, ECALL_S: 9, ECALL_M: 11,
+  INSTRUCTION_PAGE: 12, LOAD_PAGE: 13, STORE_PAGE: 15,
+} as const;

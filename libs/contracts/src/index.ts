@@ -1,0 +1,5 @@
+export * from "./channel.ts";
+export * from "./contract.ts";
+export * from "./errors.ts";
+export * from "./local.ts";
+export * from "./port.ts";

@@ -1,0 +1,100 @@
+/**
+ * The meaning of an instruction as data. One definition per instruction; the reference interpreter evaluates it, the
+ * Wasm interpreter and the translator compile it.
+ *
+ * Values are i64 (guest words, addresses, raw FP bits) or i32 (conditions: 0 or 1, and 32-bit arithmetic). FP
+ * registers are 64 raw bits, binary32 values NaN-boxed (RISC-V unprivileged spec, "NaN Boxing of Narrower Values").
+ * An instruction is precise: every statement that can fault comes before the first one that changes a register.
+ */
+
+export type Type = "i32" | "i64";
+
+/** Operand fields as the decoder delivers them: register numbers, the immediate, FP rounding mode, CSR number. */
+export type RegisterField = "rd" | "rs1" | "rs2" | "rs3";
+
+export type UnaryOp =
+  | "eqz" // any -> i32
+  | "clz" | "ctz" | "popcnt" // same type
+  | "wrap" // i64 -> i32
+  | "extendS" | "extendU" // i32 -> i64
+  | "sext8" | "sext16" | "sext32"; // i64 -> i64: sign-extend the low bits
+
+export type BinaryOp =
+  | "add" | "sub" | "mul" | "and" | "or" | "xor"
+  | "shl" | "shrS" | "shrU" // shift amount modulo the width, as RISC-V and Wasm both say
+  | "mulhS" | "mulhU" | "mulhSU" // i64: high half
+  | "divS" | "divU" | "remS" | "remU" // RISC-V results for zero divisors and overflow (M extension), total functions
+  | "eq" | "ne" | "ltS" | "ltU" | "geS" | "geU"; // -> i32
+
+export type Bytes = 1 | 2 | 4 | 8;
+export type FpFormat = "s" | "d";
+/** Operations on raw bits. Operands of format s are unboxed (improper box = canonical NaN), results are boxed. */
+export type FpOp =
+  | "add" | "sub" | "mul" | "div" | "sqrt" // rounded by rm
+  | "madd" | "msub" | "nmsub" | "nmadd" // fused, rounded by rm
+  | "min" | "max" // IEEE 754-2019 minimumNumber / maximumNumber as F 2.2 says
+  | "eq" | "lt" | "le" // -> 0 or 1; eq quiet, lt and le signaling
+  | "classify"
+  | "sgnj" | "sgnjn" | "sgnjx"
+  | "toI32" | "toU32" | "toI64" | "toU64" // FP -> integer, rounded by rm, results sign-extended from 32
+  | "fromI32" | "fromU32" | "fromI64" | "fromU64" // integer -> FP, rounded by rm
+  | "toS" | "toD"; // between formats: `format` is the source's
+export type AmoOp = "swap" | "add" | "and" | "or" | "xor" | "minS" | "maxS" | "minU" | "maxU";
+
+export type Expr =
+  | { readonly kind: "const"; readonly type: Type; readonly value: bigint }
+  /** The decoded immediate, sign-extended to i64 (already shifted for U, J and B formats). */
+  | { readonly kind: "imm" }
+  /** Address of this instruction / of the one after it (pc + 2 or + 4). i64. */
+  | { readonly kind: "pc" }
+  | { readonly kind: "next" }
+  /** Integer register; x0 reads 0. */
+  | { readonly kind: "x"; readonly reg: RegisterField }
+  /** FP register, raw 64 bits. */
+  | { readonly kind: "f"; readonly reg: RegisterField }
+  | { readonly kind: "local"; readonly name: string; readonly type: Type }
+  | { readonly kind: "unary"; readonly op: UnaryOp; readonly a: Expr }
+  | { readonly kind: "binary"; readonly op: BinaryOp; readonly type: Type; readonly a: Expr; readonly b: Expr }
+  | { readonly kind: "select"; readonly cond: Expr; readonly then: Expr; readonly else: Expr }
+  /** Memory read through the MMU, little-endian, extended to i64. Misaligned addresses work. */
+  | { readonly kind: "load"; readonly bytes: Bytes; readonly signed: boolean; readonly address: Expr }
+  /** Accrues fflags; `rounded` ops use the instruction's rm (7 = frm; reserved modes are illegal instructions). */
+  | { readonly kind: "fp"; readonly op: FpOp; readonly format: FpFormat; readonly args: readonly Expr[] }
+  /** Atomic read-modify-write, sequentially consistent; misaligned = store/AMO misaligned exception. Old value, sign-extended. */
+  | { readonly kind: "amo"; readonly op: AmoOp; readonly bytes: 4 | 8; readonly address: Expr; readonly value: Expr }
+  | { readonly kind: "lr"; readonly bytes: 4 | 8; readonly address: Expr }
+  /** 0 = stored, 1 = failed. */
+  | { readonly kind: "sc"; readonly bytes: 4 | 8; readonly address: Expr; readonly value: Expr }
+  /**
+   * Old value of the CSR numbered by the immediate, written as `op` says with `operand` ("write" replaces, "set" ors,
+   * "clear" and-nots). CSRRW with rd = x0 does not read; CSRRS/CSRRC with rs1 = x0 (or uimm 0) do not write: the
+   * backend looks at the decoded fields. Illegal access traps.
+   */
+  | { readonly kind: "csr"; readonly op: "write" | "set" | "clear"; readonly operand: Expr };
+
+/** What only the privileged core can do. Each ends the basic block. */
+export type SystemOp = "ecall" | "ebreak" | "mret" | "sret" | "wfi" | "sfence.vma" | "fence.i" | "illegal";
+
+export type Stmt =
+  | { readonly kind: "let"; readonly name: string; readonly value: Expr }
+  | { readonly kind: "setX"; readonly reg: "rd"; readonly value: Expr }
+  | { readonly kind: "setF"; readonly reg: "rd"; readonly value: Expr }
+  | { readonly kind: "store"; readonly bytes: Bytes; readonly address: Expr; readonly value: Expr }
+  /** Conditional jump relative to pc by the immediate. */
+  | { readonly kind: "branch"; readonly cond: Expr }
+  /** Unconditional; `target` has bit 0 cleared by the definition. Evaluated before any setX of the instruction. */
+  | { readonly kind: "jump"; readonly target: Expr }
+  | { readonly kind: "system"; readonly op: SystemOp }
+  /** Memory ordering; a full barrier is always right. */
+  | { readonly kind: "fence" };
+
+// Builders, so that the table reads like the manual.
+export const i64 = (value: bigint | number): Expr => ({ kind: "const", type: "i64", value: BigInt(value) });
+export const i32 = (value: bigint | number): Expr => ({ kind: "const", type: "i32", value: BigInt(value) });
+export const imm: Expr = { kind: "imm" };
+export const pc: Expr = { kind: "pc" };
+export const next: Expr = { kind: "next" };
+export const x = (reg: RegisterField): Expr => ({ kind: "x", reg });
+export const f = (reg: RegisterField): Expr => ({ kind: "f", reg });
+export const un = (op: UnaryOp, a: Expr): Expr => ({ kind: "unary", op, a });
+export const bin = (op: BinaryOp, a: Expr, b: Expr, type: Type = "i64"): Expr => ({ kind: "binary", op, type, a, b });
