@@ -45,6 +45,8 @@ export type Expr =
   | { readonly kind: "const"; readonly type: Type; readonly value: bigint }
   /** The decoded immediate, sign-extended to i64 (already shifted for U, J and B formats). */
   | { readonly kind: "imm" }
+  /** The 5-bit rs1 field as a number, zero-extended to i64: the operand of csrrwi, csrrsi and csrrci. */
+  | { readonly kind: "uimm" }
   /** Address of this instruction / of the one after it (pc + 2 or + 4). i64. */
   | { readonly kind: "pc" }
   | { readonly kind: "next" }
@@ -92,9 +94,20 @@ export type Stmt =
 export const i64 = (value: bigint | number): Expr => ({ kind: "const", type: "i64", value: BigInt(value) });
 export const i32 = (value: bigint | number): Expr => ({ kind: "const", type: "i32", value: BigInt(value) });
 export const imm: Expr = { kind: "imm" };
+export const uimm: Expr = { kind: "uimm" };
 export const pc: Expr = { kind: "pc" };
 export const next: Expr = { kind: "next" };
 export const x = (reg: RegisterField): Expr => ({ kind: "x", reg });
 export const f = (reg: RegisterField): Expr => ({ kind: "f", reg });
 export const un = (op: UnaryOp, a: Expr): Expr => ({ kind: "unary", op, a });
 export const bin = (op: BinaryOp, a: Expr, b: Expr, type: Type = "i64"): Expr => ({ kind: "binary", op, type, a, b });
+export const local = (name: string, type: Type = "i64"): Expr => ({ kind: "local", name, type });
+export const load = (bytes: Bytes, signed: boolean, address: Expr): Expr => ({ kind: "load", bytes, signed, address });
+export const fp = (op: FpOp, format: FpFormat, ...args: readonly Expr[]): Expr => ({ kind: "fp", op, format, args });
+export const set = (name: string, value: Expr): Stmt => ({ kind: "let", name, value });
+export const setX = (value: Expr): Stmt => ({ kind: "setX", reg: "rd", value });
+export const setF = (value: Expr): Stmt => ({ kind: "setF", reg: "rd", value });
+export const store = (bytes: Bytes, address: Expr, value: Expr): Stmt => ({ kind: "store", bytes, address, value });
+export const branch = (cond: Expr): Stmt => ({ kind: "branch", cond });
+export const jump = (target: Expr): Stmt => ({ kind: "jump", target });
+export const system = (op: SystemOp): Stmt => ({ kind: "system", op });
