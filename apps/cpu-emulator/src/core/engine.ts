@@ -43,13 +43,38 @@ export interface PrivilegedCore {
   fpEnabled(): boolean;
   /** FP state written: mstatus.FS = Dirty. */
   fpDirty(): void;
+  /**
+   * True after a `csr` that unmasked a pending interrupt (`system` answers CORE instead): the engine leaves with
+   * ExitReason.CORE, PC at the next instruction. The hart loop clears it before each slice.
+   */
+  leave: boolean;
+  /**
+   * PMP decision for a whole page (our PMP granularity is 4 KiB, privileged spec "PMP address matching", G = 10), at
+   * an effective privilege. The MMU asks when it fills a TLB entry and for page-table accesses (privilege 1).
+   */
+  pmpAllows(physical: bigint, access: PmpAccess, privilege: number): boolean;
+}
+
+export type PmpAccess = "read" | "write" | "execute";
+
+/**
+ * What the core tells about translation; csr.ts and trap.ts call it. The MMU implements it (it owns the TLB layout),
+ * for all engines of the hart at once.
+ */
+export interface TranslationListener {
+  /** PRIVILEGE, mstatus.{SUM,MXR,MPRV,MPP} or satp.MODE changed: choose TLB_SET. Cheap: called on every trap and return. */
+  contextChanged(): void;
+  /** satp.PPN / ASID changed, sfence.vma, PMP changed: entries are stale. */
+  flushTlb(): void;
 }
 
 /** Physical memory beyond RAM the hart already holds. */
 export interface PhysicalAccess {
   /**
    * Makes the RAM page at this physical address usable for reading or writing (page lease). Blocks. False: access fault.
-   * Called by the MMU before it installs a TLB entry or touches a page table.
+   * Called by the MMU before it installs a TLB entry or touches a page table. While it blocks, pages may be recalled
+   * and the TLB flushed: after a call that blocked (GIVEN_UP in hart-state.ts changed), translations that the same
+   * instruction made before it must be made again.
    */
   ensurePage(physical: bigint, write: boolean): boolean;
   /** Naturally aligned device read; undefined: access fault. CLINT is answered here without leaving the worker. */

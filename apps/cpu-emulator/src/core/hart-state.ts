@@ -31,6 +31,7 @@ export const SCRATCH = 0x0280; // 128 bytes for helpers
 export const ATTENTION = 0x0300; // i32: non-zero = look at the mailbox before the next slice; also the futex of WFI
 export const EXTERNAL_PENDING = 0x0304; // i32: bits of mip driven from outside: MEIP 1<<11, SEIP 1<<9, MSIP 1<<3, SSIP 1<<1
 export const REQUESTS = 0x0308; // i32 bit set: what to do at attention, see mailbox.ts
+export const GIVEN_UP = 0x030c; // i32: counts TLB flushes made while ensurePage blocked, see engine.ts
 export const MAILBOX = 0x0400; // exits ring and fault mailbox, see mailbox.ts (0x0400..0x1000 and 0x9000..0xffff)
 
 /** CSR cells: CSR n at CSRS + n * 8, i64. Plain CSRs live only here; the others have hooks (csr.ts). */
@@ -38,3 +39,7 @@ export const CSRS = 0x1000; // 4096 × i64 = 32 KiB
 
 /** TLBs and the decode cache start here; the engine lays them out (tlb.ts, decode-cache.ts). */
 export const ENGINE = 0x1_0000;
+
+/** Words of the whole machine, absolute addresses below HART_AREA_BASE. The engine uses nothing below it. */
+export const MACHINE_WORDS = 0x1000; // 4 KiB: doorbell, guest clock, see mailbox.ts and guest-time.ts
+export const PAGE_STATES = 0x10_0000; // one byte per RAM page (1 MiB for 4 GiB), see lease.ts
