@@ -33,11 +33,17 @@ export interface Engine {
 export interface PrivilegedCore {
   /**
    * Executes a CSR instruction at the current PC on the CSR cells, with all checks (existence, privilege, read-only,
-   * TVM, counter enables, FS). Answers the old value, or undefined after raising illegal instruction via `trap`.
-   * INSTRET is exact when it is called. `operand` and the answer are unsigned 64-bit.
+   * TVM, counter enables, FS). Answers the old value, or undefined when it is illegal: TRAP_CAUSE is set, TRAP_VALUE is 0
+   * (the engine puts the instruction's bits there), PC and registers are untouched, and the engine returns TRAP.
+   * INSTRET is exact when it is called and does not include this instruction; the engine counts it.
+   * `operand` and the answer are unsigned 64-bit.
    */
   csr(number: number, op: "write" | "set" | "clear", operand: bigint, reads: boolean, writes: boolean): bigint | undefined;
-  /** Executes mret, sret, wfi, sfence.vma, ecall, ebreak; sets PC, or raises a trap. Answers why to leave, or -1 to go on at PC. */
+  /**
+   * Executes mret, sret, wfi, sfence.vma, ecall, ebreak at PC, completely: sets PC, and takes the trap itself where
+   * there is one (never answers TRAP). Counts the instruction in INSTRET when it retires, so the engine does not.
+   * Answers why to leave, or -1 to go on at PC.
+   */
   system(op: "ecall" | "ebreak" | "mret" | "sret" | "wfi" | "sfence.vma" | "illegal", instruction: number, rs1: bigint, rs2: bigint, length: number): ExitReason | -1;
   /** mstatus.FS = Off makes FP instructions illegal; engines call it before FP (or keep FP_ENABLED in a cell). */
   fpEnabled(): boolean;
