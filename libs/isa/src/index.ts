@@ -6,3 +6,8 @@ export type { Compressed, Extension, Format, FormatName, Instruction, Operand } 
 export { FORMATS } from "./instruction.ts";
 export { BY_NAME, COMPRESSED_INSTRUCTIONS, instructionNamed, INSTRUCTIONS } from "./instructions/table.ts";
 export { decode, matchesCompressed, type Decoded } from "./decode.ts";
+export { CSR_BY_NAME, CSR_BY_NUMBER, csrNumber, CSRS, type Csr } from "./csr.ts";
+export * as privileged from "./privileged.ts";
+export { EXCEPTION, INTERRUPT, INTERRUPT_FLAG, PRIVILEGE, type Privilege } from "./privileged.ts";
+export { boxS, FLAG, fp, ROUNDING, unboxS, type FpResult } from "./softfloat.ts";
+export { evaluate, HartTrap, illegalInstruction, typeOf, type CsrAccess, type Environment } from "./evaluate.ts";

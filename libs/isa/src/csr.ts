@@ -1,0 +1,131 @@
+/**
+ * The control and status registers of our harts as data (privileged manual, chapter CSRs; Zicsr, Zicntr, Sstc).
+ * A number that is not in the table is an illegal instruction when accessed.
+ */
+
+import {
+  ALL_INTERRUPTS, ENVCFG, misa, MSTATUS_FIXED, MSTATUS_WRITABLE, SATP, SSTATUS_READABLE, SSTATUS_WRITABLE,
+  SUPERVISOR_INTERRUPTS, MSTATUS, type Privilege,
+} from "./privileged.ts";
+
+export interface Csr {
+  readonly number: number;
+  readonly name: string;
+  /** Lowest mode with access: bits 9:8 of the number. */
+  readonly privilege: Privilege;
+  /** Bits 11:10 are 3: a write is an illegal instruction. */
+  readonly readOnly: boolean;
+  /**
+   * plain: a cell; reads give `cell & readMask`, writes `(cell & ~writeMask) | (value & writeMask)`.
+   * hook: the core must act as well (a view of another register, a live value, an extra access check, a WARL rule, or
+   * an effect on translation or interrupts); the masks still say which bits exist and which can change.
+   */
+  readonly kind: "plain" | "hook";
+  readonly readMask: bigint;
+  readonly writeMask: bigint;
+  /** Value of the cell at reset. mhartid: the core puts the hart's number in the cell. */
+  readonly reset: bigint;
+}
+
+const ALL = (1n << 64n) - 1n;
+
+type Properties = Partial<Pick<Csr, "readMask" | "writeMask" | "reset">>;
+
+function row(kind: Csr["kind"], name: string, number: number, { readMask = ALL, writeMask = ALL, reset = 0n }: Properties): Csr {
+  const readOnly = number >>> 10 === 3;
+  return {
+    number, name, kind, readMask, reset, readOnly,
+    privilege: ((number >>> 8) & 3) as Privilege,
+    writeMask: readOnly ? 0n : writeMask,
+  };
+}
+const plain = (name: string, number: number, properties: Properties = {}): Csr => row("plain", name, number, properties);
+const hook = (name: string, number: number, properties: Properties = {}): Csr => row("hook", name, number, properties);
+const zero = (name: string, number: number): Csr => plain(name, number, { readMask: 0n, writeMask: 0n });
+/** `count` registers numbered and named upwards. */
+const several = (count: number, make: (index: number) => Csr): Csr[] => Array.from({ length: count }, (_, index) => make(index));
+
+const only = (mask: bigint): Properties => ({ readMask: mask, writeMask: mask });
+const EXCEPT_BIT_0 = only(ALL & ~1n); // xepc: IALIGN is 16
+const EXCEPT_BIT_1 = only(ALL & ~2n); // xtvec: MODE is 0 or 1
+/** Exceptions that can be delegated: all but ecall from M and the reserved codes. */
+const DELEGABLE = 0xb3ffn;
+const COUNTERS = 7n; // CY, TM, IR; the hpm counters are read-only zero and not for lower modes
+
+export const CSRS: readonly Csr[] = [
+  // Floating point: illegal while mstatus.FS is Off; writes make it Dirty; fflags and frm are views of fcsr.
+  hook("fflags", 0x001, only(0x1fn)),
+  hook("frm", 0x002, only(0x7n)),
+  hook("fcsr", 0x003, only(0xffn)),
+
+  // Unprivileged counters: access depends on mcounteren and scounteren.
+  hook("cycle", 0xc00),
+  hook("time", 0xc01),
+  hook("instret", 0xc02),
+  ...several(29, (i) => hook(`hpmcounter${i + 3}`, 0xc03 + i, { readMask: 0n })),
+
+  // Supervisor
+  hook("sstatus", 0x100, { readMask: SSTATUS_READABLE, writeMask: SSTATUS_WRITABLE, reset: MSTATUS_FIXED & MSTATUS.UXL }),
+  hook("sie", 0x104, only(SUPERVISOR_INTERRUPTS)),
+  plain("stvec", 0x105, EXCEPT_BIT_1),
+  plain("scounteren", 0x106, only(COUNTERS)),
+  plain("senvcfg", 0x10a, only(ENVCFG.FIOM)),
+  plain("sscratch", 0x140),
+  plain("sepc", 0x141, EXCEPT_BIT_0),
+  plain("scause", 0x142),
+  plain("stval", 0x143),
+  hook("sip", 0x144, { readMask: SUPERVISOR_INTERRUPTS, writeMask: 1n << 1n }), // only SSIP is writable from S-mode
+  hook("stimecmp", 0x14d, { reset: ALL }), // needs menvcfg.STCE and mcounteren.TM below M-mode (Sstc)
+  hook("satp", 0x180, only(SATP.MODE | SATP.ASID | SATP.PPN)),
+
+  // Machine information: 0 = not implemented, which every register but mhartid may say.
+  zero("mvendorid", 0xf11),
+  zero("marchid", 0xf12),
+  zero("mimpid", 0xf13),
+  plain("mhartid", 0xf14),
+  zero("mconfigptr", 0xf15),
+
+  // Machine trap setup and handling
+  hook("mstatus", 0x300, {
+    readMask: MSTATUS_WRITABLE | MSTATUS_FIXED | MSTATUS.SD, writeMask: MSTATUS_WRITABLE, reset: MSTATUS_FIXED,
+  }),
+  plain("misa", 0x301, { writeMask: 0n, reset: misa("ACDFIMSU") }),
+  plain("medeleg", 0x302, only(DELEGABLE)),
+  hook("mideleg", 0x303, only(SUPERVISOR_INTERRUPTS)),
+  hook("mie", 0x304, only(ALL_INTERRUPTS)),
+  plain("mtvec", 0x305, EXCEPT_BIT_1),
+  plain("mcounteren", 0x306, only(COUNTERS)),
+  hook("menvcfg", 0x30a, only(ENVCFG.FIOM | ENVCFG.STCE)),
+  zero("mcountinhibit", 0x320), // WARL: our counters cannot be stopped
+  ...several(29, (i) => zero(`mhpmevent${i + 3}`, 0x323 + i)),
+  plain("mscratch", 0x340),
+  plain("mepc", 0x341, EXCEPT_BIT_0),
+  plain("mcause", 0x342),
+  plain("mtval", 0x343),
+  hook("mip", 0x344, { readMask: ALL_INTERRUPTS, writeMask: SUPERVISOR_INTERRUPTS }), // STIP read-only while STCE is set
+
+  // Physical memory protection: no entries, which the manual allows (0, 16 or 64); S and U may access all memory.
+  ...several(8, (i) => zero(`pmpcfg${2 * i}`, 0x3a0 + 2 * i)), // odd ones do not exist on RV64
+  ...several(64, (i) => zero(`pmpaddr${i}`, 0x3b0 + i)),
+
+  // Machine counters
+  hook("mcycle", 0xb00),
+  hook("minstret", 0xb02),
+  ...several(29, (i) => zero(`mhpmcounter${i + 3}`, 0xb03 + i)),
+
+  // Debug triggers: none (tselect stays 0 and tdata1.type 0 says that the trigger does not exist).
+  zero("tselect", 0x7a0),
+  zero("tdata1", 0x7a1),
+  zero("tdata2", 0x7a2),
+  zero("tdata3", 0x7a3),
+];
+
+export const CSR_BY_NUMBER: ReadonlyMap<number, Csr> = new Map(CSRS.map((csr) => [csr.number, csr]));
+export const CSR_BY_NAME: ReadonlyMap<string, Csr> = new Map(CSRS.map((csr) => [csr.name, csr]));
+
+/** Number of a CSR of the table; throws for a name that is not in it. */
+export function csrNumber(name: string): number {
+  const csr = CSR_BY_NAME.get(name);
+  if (!csr) throw new Error(`no CSR is named ${name}`);
+  return csr.number;
+}
