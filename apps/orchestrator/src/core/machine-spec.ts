@@ -1,0 +1,49 @@
+import { ContractError } from "@polyvisor/contracts";
+import type { ImagePort } from "@polyvisor/contracts/image";
+import { MachineSpec } from "@polyvisor/contracts/orchestrator";
+import { PAGE_BYTES } from "@polyvisor/machine";
+
+const DEFAULT_MEMORY_BYTES = 256n * 1024n * 1024n;
+const MIN_MEMORY_BYTES = 1024n * 1024n;
+const MAX_HARTS = 8; // cpu.proto, CreateHartsRequest.harts
+const DIGEST = /^sha256:[0-9a-f]{64}$/;
+const MAX_BOOT_ARGUMENTS = 2048; // COMMAND_LINE_SIZE of Linux on riscv is 1024; the rest is for other kernels
+
+/** Refuses what can never work, in the user's words; answers the spec without output-only fields. */
+export function checkSpec(spec: MachineSpec | undefined): MachineSpec {
+  if (!spec) throw invalid("no machine spec given");
+  if (!/^[a-z0-9][a-z0-9-]{0,62}$/.test(spec.name)) {
+    throw invalid(`name "${spec.name.slice(0, 80)}"; expected 1 to 63 of a-z, 0-9 and "-", not beginning with "-"`);
+  }
+  if (!spec.box && !spec.kernelDigest) throw invalid(`machine ${spec.name} has neither box nor kernel; give one of them`);
+  for (const [field, digest] of [["kernel", spec.kernelDigest], ["initrd", spec.initrdDigest], ["disk", spec.diskDigest]] as const) {
+    if (digest && !DIGEST.test(digest)) throw invalid(`${field} digest "${digest.slice(0, 80)}"; expected sha256:<64 hex digits>`);
+  }
+  if (spec.firmware && !["builtin", "none"].includes(spec.firmware) && !DIGEST.test(spec.firmware)) {
+    throw invalid(`firmware "${spec.firmware.slice(0, 80)}"; expected builtin, none or sha256:<64 hex digits>`);
+  }
+  if (spec.harts > MAX_HARTS) throw invalid(`${spec.harts} CPUs; at most ${MAX_HARTS}`);
+  if (spec.memoryBytes !== 0n && (spec.memoryBytes < MIN_MEMORY_BYTES || spec.memoryBytes % BigInt(PAGE_BYTES) !== 0n)) {
+    throw invalid(`${spec.memoryBytes} bytes of memory; expected at least 1 MiB and a multiple of ${PAGE_BYTES}`);
+  }
+  if (spec.diskBytes % 512n !== 0n) throw invalid(`disk of ${spec.diskBytes} bytes; expected a multiple of 512`);
+  if (spec.bootArguments.length > MAX_BOOT_ARGUMENTS || /[^\x20-\x7e]/.test(spec.bootArguments)) {
+    throw invalid(`boot arguments; expected at most ${MAX_BOOT_ARGUMENTS} printable ASCII characters`);
+  }
+  return { ...spec, topology: "" };
+}
+
+/** Fills zeros and empties from the box, else with the defaults of orchestrator.proto. Fails if the box is unknown. */
+export async function completeSpec(spec: MachineSpec, images: ImagePort): Promise<MachineSpec> {
+  const config = spec.box ? (await images.resolveBox({ reference: spec.box })).box?.config : undefined;
+  return {
+    ...spec,
+    harts: spec.harts || config?.harts || 1,
+    memoryBytes: spec.memoryBytes || config?.memoryBytes || DEFAULT_MEMORY_BYTES,
+    engine: spec.engine || "interpreter",
+  };
+}
+
+function invalid(what: string): ContractError {
+  return new ContractError("invalid", `create machine: ${what}`);
+}

@@ -1,0 +1,31 @@
+import type { MachineSpec, MachineState } from "@polyvisor/contracts/orchestrator";
+
+/** The disk that a machine was given at its first start; it outlives halts and box updates. */
+export interface MachineDisk {
+  readonly id: string;
+  readonly baseDigest: string;
+  readonly bytes: bigint;
+}
+
+/** What the orchestrator knows of one machine: all of it survives a restart. */
+export interface MachineRecord {
+  readonly name: string;
+  /** As the user asked; compared when the same name is created again. */
+  readonly requested: MachineSpec;
+  /** With the box's defaults filled in. */
+  spec: MachineSpec;
+  state: MachineState;
+  reason: string;
+  exitCode: number;
+  createdUnixMs: number;
+  startedUnixMs: number;
+  disk: MachineDisk | undefined;
+}
+
+/** Durable state: a call returns when the change would survive a crash of the process. */
+export interface MachineStore {
+  list(): MachineRecord[];
+  save(record: MachineRecord): void;
+  remove(name: string): void;
+  close(): void;
+}

@@ -1,0 +1,375 @@
+import { asContractError, ContractError } from "@polyvisor/contracts";
+import { type Machine as MachineView, MachineState, StartProgress } from "@polyvisor/contracts/orchestrator";
+import type { ServiceContext } from "@polyvisor/service-kit";
+import { type MachineFact, publishFact, stateName } from "./facts.ts";
+import type { GuestAgent } from "./guest-agent.ts";
+import { type GuestEnd, LiveMachine } from "./live-machine.ts";
+import type { MachineRecord, MachineStore } from "./machine-store.ts";
+import type { OrchestratorPeers } from "./peers.ts";
+import { type Stage, startMachine } from "./start-machine.ts";
+import { teardown } from "./teardown.ts";
+import { delay } from "./time.ts";
+
+export interface MachineEnvironment {
+  readonly peers: OrchestratorPeers;
+  readonly context: ServiceContext;
+  readonly store: MachineStore;
+  readonly topology: string;
+  readonly network: string;
+  readonly agentTimeoutMs: number;
+  /** Called before each start: the services' chains must hold the user's rules. */
+  prepareStart(): Promise<void>;
+  /** The machine is gone; forget it. */
+  removed(machine: Machine): void;
+}
+
+type OperationKind = "start" | "halt" | "destroy" | "restart" | "stop" | "abort" | "recover";
+interface Operation {
+  readonly kind: OperationKind;
+  readonly abort: AbortController;
+  readonly promise: Promise<void>;
+}
+
+const DOING: Record<OperationKind, string> = {
+  start: "being started",
+  halt: "being halted",
+  destroy: "being destroyed",
+  restart: "rebooting",
+  stop: "powering off",
+  abort: "being cleaned up after a failure",
+  recover: "being looked for after a restart of the orchestrator",
+};
+const HALT_TIMEOUT_MS = 20_000;
+
+/**
+ * One machine's life. At most one operation at a time: the same command again joins it, another one is refused with
+ * "conflict"; only a forced halt and a destroy cut a start short. What the guest itself does (power off, reset) is
+ * handled as an operation too.
+ *
+ *     CREATED ─start→ STARTING ─→ RUNNING ─halt→ HALTING ─→ HALTED ─start→ …
+ *                        └──── failure ──→ ABORTED ←── failure of a service
+ */
+export class Machine {
+  readonly name: string;
+  readonly #record: MachineRecord;
+  readonly #environment: MachineEnvironment;
+  readonly #listeners = new Set<() => void>();
+  readonly #progressListeners = new Set<(progress: StartProgress) => void>();
+  #progress: StartProgress[] = [];
+  #operation: Operation | undefined;
+  #live: LiveMachine | undefined;
+  #boardUp = false;
+
+  constructor(record: MachineRecord, environment: MachineEnvironment) {
+    this.name = record.name;
+    this.#record = record;
+    this.#environment = environment;
+  }
+
+  get record(): Readonly<MachineRecord> {
+    return this.#record;
+  }
+  /** Consoles can be attached. */
+  get boardUp(): boolean {
+    return this.#boardUp;
+  }
+
+  view(): MachineView {
+    const { requested: _requested, spec, state, reason, exitCode, createdUnixMs, startedUnixMs } = this.#record;
+    return {
+      spec: { ...spec, topology: this.#environment.topology },
+      state,
+      reason,
+      exitCode,
+      createdUnixMs: BigInt(createdUnixMs),
+      startedUnixMs: BigInt(startedUnixMs),
+      agentReady: this.#live?.agent?.ready ?? false,
+    };
+  }
+
+  /** Calls back after every change of what {@link view} answers. The answer unsubscribes. */
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** The agent of a running guest; throws what to do when there is none. */
+  agent(): GuestAgent {
+    if (this.#record.state !== MachineState.RUNNING || !this.#live) {
+      throw new ContractError("precondition", `exec: machine ${this.name} is ${stateName(this.#record.state)}; start it with: hv up ${this.name}`);
+    }
+    if (!this.#live.agent?.ready) {
+      throw new ContractError("precondition", `exec: no guest agent answers in ${this.name}; use its console: hv console ${this.name}`);
+    }
+    return this.#live.agent;
+  }
+
+  // --- commands -------------------------------------------------------------------------------------------------
+
+  start(onProgress: (progress: StartProgress) => void): Promise<void> {
+    if (this.#record.state === MachineState.RUNNING && !this.#operation) return Promise.resolve();
+    if (this.#operation?.kind === "start") for (const progress of this.#progress) onProgress(progress);
+    else this.#progress = [];
+    this.#progressListeners.add(onProgress);
+    return Promise.try(() => this.#operate("start", (signal) => this.#start(signal))).finally(() =>
+      this.#progressListeners.delete(onProgress),
+    );
+  }
+
+  async halt(force: boolean, timeoutMs: number): Promise<void> {
+    if (force) await this.#cutShort();
+    if (!this.#operation && this.#record.state !== MachineState.RUNNING) {
+      // Halting what does not run is done; a halted machine keeps saying why it stopped.
+      if (this.#record.state === MachineState.ABORTED) await this.#operate("halt", () => this.#release(MachineState.HALTED, "halted"));
+      return;
+    }
+    await this.#operate("halt", (signal) => this.#halt(force, timeoutMs || HALT_TIMEOUT_MS, signal));
+  }
+
+  async destroy(): Promise<void> {
+    if (this.#operation?.kind !== "destroy") await this.#cutShort();
+    await this.#operate("destroy", () => this.#destroy());
+  }
+
+  /** After a restart of the orchestrator: is the guest still there? */
+  recover(): Promise<void> {
+    return this.#operate("recover", (signal) => this.#recover(signal));
+  }
+
+  /** Lets go without touching the guest (the orchestrator stops). */
+  release(): void {
+    this.#operation?.abort.abort(new ContractError("cancelled", "the orchestrator is stopping"));
+    this.#live?.close();
+    this.#live = undefined;
+  }
+
+  // --- operations -----------------------------------------------------------------------------------------------
+
+  #operate(kind: OperationKind, run: (signal: AbortSignal) => Promise<void>): Promise<void> {
+    if (this.#operation) {
+      if (this.#operation.kind === kind) return this.#operation.promise;
+      throw new ContractError("conflict", `machine ${this.name} is ${DOING[this.#operation.kind]}; try again when that is over (hv status ${this.name})`);
+    }
+    const abort = new AbortController();
+    const promise = run(abort.signal).finally(() => {
+      this.#operation = undefined;
+      this.#followGuest();
+    });
+    this.#operation = { kind, abort, promise };
+    return promise;
+  }
+
+  /** Cancels a start, and waits out what cannot be cancelled. */
+  async #cutShort(): Promise<void> {
+    const operation = this.#operation;
+    if (!operation || operation.kind === "halt" || operation.kind === "destroy") return;
+    operation.abort.abort(new ContractError("cancelled", "cut short by another command"));
+    await operation.promise.catch(() => {});
+  }
+
+  async #start(signal: AbortSignal): Promise<void> {
+    const { peers, context, network, agentTimeoutMs } = this.#environment;
+    // Leftovers of an aborted run, and of services that came back: a start begins from nothing.
+    if (this.#record.state === MachineState.ABORTED) await this.#teardown();
+    this.#set(MachineState.STARTING, "", "machine-started");
+    const begun = context.clock.monotonic();
+    const report = (stage: Stage, detail: string, done = false): void => {
+      const progress = { stage, detail, elapsedMs: BigInt(Math.round(context.clock.monotonic() - begun)), done, machine: done ? this.view() : undefined };
+      this.#progress.push(progress);
+      for (const listener of this.#progressListeners) listener(progress);
+    };
+    let newDisk = false;
+    try {
+      await this.#environment.prepareStart();
+      this.#live = await startMachine({
+        spec: this.#record.spec,
+        disk: this.#record.disk,
+        peers,
+        clock: context.clock,
+        network,
+        agentTimeoutMs,
+        signal,
+        progress: report,
+        diskCreated: (disk) => {
+          newDisk = true;
+          this.#record.disk = disk;
+          this.#save();
+        },
+        boardReady: () => {
+          this.#boardUp = true;
+          this.#changed();
+        },
+      });
+    } catch (error) {
+      const failure = asContractError(error);
+      await this.#teardown();
+      if (newDisk) await this.#deleteDisk().catch(() => {});
+      this.#set(MachineState.ABORTED, failure.message, "machine-aborted");
+      throw failure;
+    }
+    this.#record.startedUnixMs = context.clock.now();
+    this.#record.exitCode = 0;
+    this.#set(MachineState.RUNNING, "", "machine-running");
+    this.#live.agent?.onReady(() => this.#changed());
+    void this.#live.whenEnded.then(() => this.#followGuest());
+    report("ready", this.#live.agent?.ready ? "the guest agent said hello" : "running", true);
+  }
+
+  async #halt(force: boolean, timeoutMs: number, signal: AbortSignal): Promise<void> {
+    const live = this.#live;
+    this.#set(MachineState.HALTING, "");
+    let reason = "halted by force";
+    let exitCode = 0;
+    if (live?.agent?.ready && !force && !live.ended) {
+      live.agent.halt();
+      const end = await Promise.race([live.whenEnded, delay(this.#environment.context.clock, timeoutMs, signal)]);
+      reason = end ? "halted" : `halted by force: the guest had not powered off after ${timeoutMs} ms`;
+      exitCode = end?.exitCode ?? 0;
+    } else if (!force) {
+      reason = "halted by force: no guest agent to ask";
+    }
+    await this.#release(MachineState.HALTED, reason, exitCode);
+  }
+
+  async #destroy(): Promise<void> {
+    this.#live?.close();
+    this.#live = undefined;
+    const left = await this.#teardown();
+    await this.#deleteDisk().catch((error: unknown) => left.push(`image-registry: disk: ${asContractError(error).message}`));
+    if (left.length > 0) {
+      const reason = `destroy ${this.name}: some parts could not be removed (${left.join("; ")}); try again when those services answer`;
+      this.#set(MachineState.ABORTED, reason, "machine-aborted");
+      throw new ContractError("unavailable", reason);
+    }
+    this.#environment.store.remove(this.name);
+    this.#record.state = MachineState.DESTROYED;
+    this.#environment.removed(this);
+    publishFact(this.#environment.context.events, "machine-destroyed", this.view());
+    this.#changed();
+  }
+
+  /** The guest ended by itself and no command is dealing with it: stop, reboot or abort. */
+  #followGuest(): void {
+    const end = this.#live?.ended;
+    if (!end || this.#operation) return;
+    const operation =
+      end.kind === "reset"
+        ? this.#operate("restart", (signal) => this.#restart(signal))
+        : end.kind === "lost"
+          ? this.#operate("abort", () => this.#release(MachineState.ABORTED, end.reason))
+          : this.#operate("stop", () => this.#stopped(end));
+    operation.catch((error: unknown) => this.#environment.context.log.warn({ machine: this.name, error }, "after the guest ended"));
+  }
+
+  async #stopped(end: GuestEnd): Promise<void> {
+    await this.#release(MachineState.HALTED, end.reason, end.exitCode);
+    if (this.#record.spec.ephemeral) await this.#destroy();
+  }
+
+  async #restart(signal: AbortSignal): Promise<void> {
+    this.#live?.close();
+    this.#live = undefined;
+    await this.#teardown();
+    await this.#start(signal);
+  }
+
+  async #recover(signal: AbortSignal): Promise<void> {
+    const { peers, context } = this.#environment;
+    const was = this.#record.state;
+    if (was === MachineState.RUNNING && (await this.#stillRuns(signal))) {
+      this.#live = new LiveMachine({
+        name: this.name,
+        peers,
+        clock: context.clock,
+        agentConsole: "agent",
+        tohost: undefined,
+        adopted: true,
+      });
+      this.#boardUp = true;
+      this.#live.agent?.onReady(() => this.#changed());
+      void this.#live.whenEnded.then(() => this.#followGuest());
+      context.log.info({ machine: this.name }, "running machine adopted again");
+      this.#changed();
+      return;
+    }
+    await this.#release(MachineState.ABORTED, `the orchestrator restarted while the machine was ${stateName(was)}`);
+    if (this.#record.spec.ephemeral) await this.#destroy();
+  }
+
+  /** Board and harts both answer that they run. Peers may still be starting: "unavailable" is asked again. */
+  async #stillRuns(signal: AbortSignal): Promise<boolean> {
+    const { peers, context } = this.#environment;
+    const deadline = context.clock.monotonic() + 10_000;
+    for (;;) {
+      const answers = await Promise.all([
+        firstState(() => peers.devices.watchBoard({ machine: this.name })),
+        firstState(() => peers.cpu.watchHarts({ machine: this.name })),
+      ]);
+      if (answers[0] === "on" && answers[1] === "running") return true;
+      if (!answers.includes("unavailable") || signal.aborted || context.clock.monotonic() > deadline) return false;
+      await delay(context.clock, 250, signal);
+    }
+  }
+
+  // --- shared steps ---------------------------------------------------------------------------------------------
+
+  async #release(state: MachineState, reason: string, exitCode = 0): Promise<void> {
+    this.#live?.close();
+    this.#live = undefined;
+    await this.#teardown();
+    this.#record.exitCode = exitCode;
+    this.#set(state, reason, state === MachineState.ABORTED ? "machine-aborted" : "machine-halted");
+  }
+
+  async #teardown(): Promise<string[]> {
+    this.#boardUp = false;
+    const left = await teardown(this.#environment.peers, this.#environment.context.clock, this.name);
+    if (left.length > 0) this.#environment.context.log.warn({ machine: this.name, left }, "teardown is incomplete");
+    return left;
+  }
+
+  async #deleteDisk(): Promise<void> {
+    const disk = this.#record.disk;
+    if (!disk) return;
+    await this.#environment.peers.images.deleteDisk({ id: disk.id }).catch((error: unknown) => {
+      if (asContractError(error).condition !== "not-found") throw error;
+    });
+    this.#record.disk = undefined;
+    this.#save();
+  }
+
+  #set(state: MachineState, reason: string, fact?: MachineFact): void {
+    this.#record.state = state;
+    this.#record.reason = reason;
+    this.#save();
+    if (fact) publishFact(this.#environment.context.events, fact, this.view());
+    this.#environment.context.log.info({ machine: this.name, state: stateName(state), reason }, "machine state");
+    this.#changed();
+  }
+
+  #save(): void {
+    this.#environment.store.save(this.#record);
+  }
+
+  #changed(): void {
+    for (const listener of this.#listeners) listener();
+  }
+}
+
+/** The state in a watch's first message, or the condition of its failure. */
+function firstState(
+  open: () => { onMessage(listener: (event: { state: string }) => void): void; onClose(listener: (error?: Error) => void): void; close(): void },
+): Promise<string> {
+  return new Promise((resolve) => {
+    try {
+      const channel = open();
+      channel.onClose((error) => resolve(error ? asContractError(error).condition : "closed"));
+      channel.onMessage((event) => {
+        resolve(event.state);
+        channel.close();
+      });
+    } catch (error) {
+      resolve(asContractError(error).condition);
+    }
+  });
+}

@@ -1,0 +1,155 @@
+import { asContractError, ContractError, type Implementation, type Sink } from "@polyvisor/contracts";
+import { MachineSpec, MachineState, type ORCHESTRATOR } from "@polyvisor/contracts/orchestrator";
+import type { ServiceContext } from "@polyvisor/service-kit";
+import { serveAttachConsole } from "./attach-console.ts";
+import { serveExec } from "./exec.ts";
+import { publishFact } from "./facts.ts";
+import { listServices } from "./list-services.ts";
+import { Machine, type MachineEnvironment } from "./machine.ts";
+import type { MachineRecord, MachineStore } from "./machine-store.ts";
+import { checkSpec, completeSpec } from "./machine-spec.ts";
+import type { OrchestratorPeers } from "./peers.ts";
+import { Rules } from "./rules.ts";
+import { readMachineStats } from "./stats.ts";
+
+export interface OrchestratorSettings {
+  readonly topology: string;
+  readonly network: string;
+  readonly agentTimeoutMs: number;
+}
+
+/** The service's core: finds the machine that a call is about and hands the call to it. */
+export class Orchestrator {
+  readonly implementation: Implementation<(typeof ORCHESTRATOR)["definition"]>;
+  readonly #machines = new Map<string, Machine>();
+  readonly #peers: OrchestratorPeers;
+  readonly #store: MachineStore;
+  readonly #context: ServiceContext;
+  readonly #settings: OrchestratorSettings;
+  readonly #rules: Rules;
+  readonly #environment: MachineEnvironment;
+
+  constructor(peers: OrchestratorPeers, store: MachineStore, context: ServiceContext, settings: OrchestratorSettings) {
+    this.#peers = peers;
+    this.#store = store;
+    this.#context = context;
+    this.#settings = settings;
+    this.#rules = new Rules(peers);
+    this.#environment = {
+      peers,
+      context,
+      store,
+      ...settings,
+      prepareStart: () => this.#rules.restore(),
+      removed: (machine) => this.#machines.delete(machine.name),
+    };
+    this.implementation = this.#implement();
+  }
+
+  /** Loads the machines of the last run and looks for those that ran. Answers at once; commands wait for their machine. */
+  recover(): void {
+    const unsettled: MachineState[] = [MachineState.STARTING, MachineState.RUNNING, MachineState.HALTING];
+    for (const record of this.#store.list()) {
+      const machine = new Machine(record, this.#environment);
+      this.#machines.set(record.name, machine);
+      if (!unsettled.includes(record.state) && !record.spec.ephemeral) continue;
+      machine.recover().catch((error: unknown) => this.#context.log.warn({ machine: record.name, error }, "recovery failed"));
+    }
+  }
+
+  /** Lets go of everything; running guests keep running. */
+  close(): void {
+    for (const machine of this.#machines.values()) machine.release();
+    this.#store.close();
+  }
+
+  #find(name: string): Machine {
+    const machine = this.#machines.get(name);
+    if (!machine) throw new ContractError("not-found", `no machine "${name}"; hv status lists the machines, hv up ${name || "NAME"} makes one`);
+    return machine;
+  }
+
+  #implement(): Orchestrator["implementation"] {
+    const find = (name: string): Machine => this.#find(name);
+    return {
+      createMachine: async ({ spec }) => ({ machine: (await this.#create(spec)).view() }),
+      startMachine: ({ name }, out) => {
+        Promise.try(async () => {
+          const machine = find(name);
+          let done = false;
+          await machine.start((progress) => {
+            done ||= progress.done;
+            out.send(progress);
+          });
+          if (!done) out.send({ stage: "ready", detail: "already running", elapsedMs: 0n, done: true, machine: machine.view() });
+          out.close();
+        }).catch((error: unknown) => out.close(asContractError(error)));
+      },
+      haltMachine: async ({ name, force, timeoutMs }) => {
+        const machine = find(name);
+        await machine.halt(force, timeoutMs);
+        return { machine: machine.view() };
+      },
+      destroyMachine: async ({ name }) => {
+        await find(name).destroy();
+        return {};
+      },
+      getMachine: async ({ name }) => ({ machine: find(name).view() }),
+      listMachines: async () => ({ machines: [...this.#machines.values()].map((machine) => machine.view()) }),
+      watchMachine: ({ name }, out) => this.#watch(name, out),
+      exec: (channel) => serveExec(channel, find, this.#context.clock),
+      attachConsole: (channel) => serveAttachConsole(channel, find, this.#peers),
+      readMachineStats: async ({ name }) => readMachineStats(this.#peers, find(name)),
+      listServices: async () => ({
+        services: await listServices(this.#peers, this.#context.clock),
+        topology: this.#settings.topology,
+      }),
+      addRule: async ({ rule }) => ({ rule: await this.#rules.add(rule) }),
+      removeRule: async ({ id }) => ({ removed: await this.#rules.remove(id) }),
+      listRules: async () => ({ rules: await this.#rules.list() }),
+      trace: (request, out) => this.#rules.trace(request, out),
+    };
+  }
+
+  async #create(asked: MachineSpec | undefined): Promise<Machine> {
+    const requested = checkSpec(asked);
+    const existing = this.#machines.get(requested.name);
+    if (existing) {
+      const same = JSON.stringify(MachineSpec.toJSON(existing.record.requested)) === JSON.stringify(MachineSpec.toJSON(requested));
+      if (same) return existing;
+      throw new ContractError("already-exists", `machine ${requested.name} exists with other settings; use it as it is (hv up ${requested.name}), or remove it first: hv destroy ${requested.name}`);
+    }
+    const spec = await completeSpec(requested, this.#peers.images);
+    if (this.#machines.has(requested.name)) return this.#create(asked); // Another client was faster.
+    const record: MachineRecord = {
+      name: spec.name,
+      requested,
+      spec,
+      state: MachineState.CREATED,
+      reason: "",
+      exitCode: 0,
+      createdUnixMs: this.#context.clock.now(),
+      startedUnixMs: 0,
+      disk: undefined,
+    };
+    this.#store.save(record);
+    const machine = new Machine(record, this.#environment);
+    this.#machines.set(spec.name, machine);
+    publishFact(this.#context.events, "machine-created", machine.view());
+    return machine;
+  }
+
+  #watch(name: string, out: Sink<{ machine: ReturnType<Machine["view"]> }>): void {
+    try {
+      const machine = this.#find(name);
+      const report = (): void => {
+        out.send({ machine: machine.view() });
+        if (machine.record.state === MachineState.DESTROYED) out.close();
+      };
+      out.onClose(machine.onChange(report));
+      report();
+    } catch (error) {
+      out.close(asContractError(error));
+    }
+  }
+}

@@ -1,0 +1,225 @@
+import { asContractError, ContractError, messages } from "@polyvisor/contracts";
+import type { Box } from "@polyvisor/contracts/image";
+import { NetworkMode } from "@polyvisor/contracts/network";
+import type { MachineSpec } from "@polyvisor/contracts/orchestrator";
+import { holderReserveBytes } from "@polyvisor/machine";
+import type { Clock } from "@polyvisor/service-kit";
+import { type BlobFile, type BootPlan, diskId, macOf, planBoot, portId } from "./boot-plan.ts";
+import { inspectKernel } from "./kernel-file.ts";
+import { LiveMachine } from "./live-machine.ts";
+import type { MachineDisk } from "./machine-store.ts";
+import type { OrchestratorPeers } from "./peers.ts";
+import { delay, unlessAborted, within } from "./time.ts";
+
+export type Stage = "resolve" | "memory" | "disk" | "network" | "board" | "harts" | "boot" | "ready";
+
+export interface StartInput {
+  readonly spec: MachineSpec;
+  /** From an earlier start; undefined: made now if the machine is to have one. */
+  readonly disk: MachineDisk | undefined;
+  readonly peers: OrchestratorPeers;
+  readonly clock: Clock;
+  readonly network: string;
+  readonly agentTimeoutMs: number;
+  readonly signal: AbortSignal;
+  /** A stage begins (or says more). */
+  progress(stage: Stage, detail: string): void;
+  /** The disk was made: to be remembered, or deleted if the start fails. */
+  diskCreated(disk: MachineDisk): void;
+  /** The board exists: consoles can be attached. */
+  boardReady(): void;
+}
+
+const SLOW_CALL_MS = 120_000;
+
+/**
+ * Builds a machine in the services and boots it (architecture page, section 7). On failure it throws and leaves what was
+ * built; the caller tears down.
+ */
+export async function startMachine(input: StartInput): Promise<LiveMachine> {
+  const { peers, clock, spec, signal, progress } = input;
+  const machine = spec.name;
+  const step = async <T>(stage: Stage, detail: string, run: () => Promise<T>): Promise<T> => {
+    progress(stage, detail);
+    try {
+      return await unlessAborted(signal, run());
+    } catch (error) {
+      const { condition, message } = asContractError(error);
+      throw new ContractError(condition, `start ${machine}, ${stage} (${detail}): ${message}`, { cause: error });
+    }
+  };
+
+  const files = await step("resolve", spec.box ? `box ${spec.box}` : "kernel", () => resolveFiles(peers, spec));
+  const disk = input.disk ?? planDisk(spec, files.box);
+  const plan = planBoot({ spec, boxConfig: files.box?.config, ...files, disk });
+
+  await step("memory", `${plan.ramBytes / 1024n / 1024n} MiB`, () =>
+    peers.memory.createSpace({
+      machine,
+      ram: { base: plan.ramBase, bytes: plan.ramBytes },
+      holderReserveBytes: BigInt(holderReserveBytes(plan.harts)),
+    }),
+  );
+  if (disk && !input.disk) {
+    await step("disk", disk.id, () =>
+      peers.images.createDisk({ disk: { ...disk, allocatedBytes: 0n, open: false } }).then(() => input.diskCreated(disk)),
+    );
+  }
+  const hasPort = plan.devices.some((device) => device.kind === "net");
+  if (hasPort) await step("network", input.network, () => attachNetwork(peers, input.network, machine));
+
+  // The harts first: they answer the ISA string that the board's device tree needs. They do not run yet.
+  const { isa } = await step("harts", `${plan.harts} × ${spec.engine}`, () => createHarts(peers, spec, plan));
+  const { deviceTree } = await step("board", plan.devices.map((device) => device.id).join(", ") || "no virtio devices", () =>
+    peers.devices.createBoard(
+      {
+        machine,
+        harts: plan.harts,
+        ramBase: plan.ramBase,
+        ramBytes: plan.ramBytes,
+        isa,
+        bootArguments: plan.bootArguments,
+        initrdStart: plan.initrd.start,
+        initrdEnd: plan.initrd.end,
+        devices: [...plan.devices],
+        mmu: "",
+      },
+      { timeoutMs: SLOW_CALL_MS },
+    ),
+  );
+  input.boardReady();
+  await step("memory", plan.placements.map((placement) => placement.what).join(", "), () => populate(peers, machine, plan, deviceTree));
+
+  const live = new LiveMachine({
+    name: machine,
+    peers,
+    clock,
+    agentConsole: plan.devices.some((device) => device.kind === "console") ? plan.devices[0]!.backend : "",
+    tohost: plan.tohost,
+    adopted: false,
+  });
+  try {
+    await step("boot", plan.agentConsole ? "waiting for the guest agent" : "running", async () => {
+      await peers.cpu.runHarts({ machine });
+      if (plan.agentConsole) await agentHello(input, live);
+    });
+  } catch (error) {
+    live.close();
+    throw error;
+  }
+  return live;
+}
+
+interface ResolvedFiles {
+  readonly box: Box | undefined;
+  readonly kernel: BlobFile & { readonly format: Awaited<ReturnType<typeof inspectKernel>> };
+  readonly initrd: BlobFile | undefined;
+  readonly firmware: BlobFile | undefined;
+}
+
+/** What the user named wins over what the box brings. */
+async function resolveFiles(peers: OrchestratorPeers, spec: MachineSpec): Promise<ResolvedFiles> {
+  const box = spec.box ? (await peers.images.resolveBox({ reference: spec.box })).box : undefined;
+  const stat = async (digest: string | undefined): Promise<BlobFile | undefined> =>
+    digest ? { digest, bytes: (await peers.images.statBlob({ digest })).bytes } : undefined;
+  const kernel = await stat(spec.kernelDigest || box?.kernel?.digest);
+  if (!kernel) throw new ContractError("invalid", `machine ${spec.name} has neither a box with a kernel nor a kernel`);
+  const ownFirmware = spec.firmware === "builtin" || spec.firmware === "none" ? "" : spec.firmware;
+  return {
+    box,
+    kernel: { ...kernel, format: await inspectKernel(peers.images, kernel) },
+    initrd: await stat(spec.initrdDigest || (spec.kernelDigest ? "" : box?.initrd?.digest)),
+    firmware: await stat(ownFirmware || (spec.firmware === "" ? box?.firmware?.digest : "")),
+  };
+}
+
+/** The machine's disk at its first start; undefined: it has none. */
+function planDisk(spec: MachineSpec, box: Box | undefined): MachineDisk | undefined {
+  const baseDigest = spec.diskDigest || box?.disk?.digest || "";
+  const bytes = spec.diskBytes || box?.config?.diskBytes || (spec.diskDigest ? 0n : (box?.disk?.size ?? 0n));
+  if (!baseDigest && bytes === 0n) return undefined;
+  return { id: diskId(spec.name), baseDigest, bytes };
+}
+
+async function attachNetwork(peers: OrchestratorPeers, network: string, machine: string): Promise<void> {
+  const { networks } = await peers.network.listNetworks({});
+  if (!networks.some((each) => each.name === network)) {
+    // VirtualBox's numbers, which people know: the guest is .15, the gateway .2, its DNS .3.
+    await peers.network.createNetwork({
+      network: { name: network, mode: NetworkMode.NAT, subnet: "10.0.2.0/24", gateway: "10.0.2.2", dns: "10.0.2.3", mtu: 1500 },
+    });
+  }
+  await peers.network.createPort({ port: { id: portId(machine), machine, network, mac: macOf(machine), linkUp: true } });
+}
+
+function createHarts(peers: OrchestratorPeers, spec: MachineSpec, plan: BootPlan): Promise<{ isa: string }> {
+  return peers.cpu.createHarts(
+    {
+      machine: spec.name,
+      harts: plan.harts,
+      engine: spec.engine,
+      firmware: plan.firmware,
+      entry: plan.entry,
+      deviceTree: plan.deviceTree,
+      ramBase: plan.ramBase,
+      ramBytes: plan.ramBytes,
+      deterministic: false,
+    },
+    { timeoutMs: SLOW_CALL_MS },
+  );
+}
+
+async function populate(peers: OrchestratorPeers, machine: string, plan: BootPlan, deviceTree: Uint8Array): Promise<void> {
+  await Promise.all(
+    plan.placements.map(({ digest, address, blobOffset, length }) =>
+      peers.memory.populate(
+        { machine, address, source: { $case: "blobDigest", value: digest }, blobOffset, length },
+        { timeoutMs: SLOW_CALL_MS },
+      ),
+    ),
+  );
+  const source = { $case: "data" as const, value: deviceTree };
+  await peers.memory.populate({ machine, address: plan.deviceTree, source, blobOffset: 0n, length: 0n });
+}
+
+/** Waits for the agent. A guest that ends or says nothing in time fails the start, with the end of its serial console. */
+async function agentHello({ peers, clock, spec, agentTimeoutMs, signal }: StartInput, live: LiveMachine): Promise<void> {
+  const hello = new Promise<void>((resolve) => live.agent?.onReady(resolve));
+  const over = new AbortController();
+  try {
+    const outcome = await Promise.race([
+      hello.then(() => "hello" as const),
+      live.whenEnded,
+      delay(clock, agentTimeoutMs, AbortSignal.any([signal, over.signal])).then(() => "timeout" as const),
+    ]);
+    if (outcome === "hello" || signal.aborted) return;
+    const tail = await serialTail(peers, clock, spec.name);
+    if (outcome === "timeout") {
+      throw new ContractError("timeout", `the guest agent said nothing in ${agentTimeoutMs / 1000} s; its console ends:\n${tail}`);
+    }
+    throw new ContractError("unavailable", `${outcome.reason} while booting; its console ends:\n${tail}`);
+  } finally {
+    over.abort();
+  }
+}
+
+const TAIL_LINES = 12;
+
+/** The last lines of the serial console, for error messages. */
+async function serialTail(peers: OrchestratorPeers, clock: Clock, machine: string): Promise<string> {
+  const channel = peers.devices.console();
+  const text: string[] = [];
+  const decoder = new TextDecoder();
+  const reading = (async () => {
+    for await (const output of messages(channel as never as Parameters<typeof messages<{ data: Uint8Array }>>[0])) {
+      text.push(decoder.decode(output.data, { stream: true }));
+    }
+  })();
+  channel.send({ machine, console: "serial0", data: new Uint8Array(0), noReplay: false });
+  // The ring is replayed at once; there is no end mark, so a short wait stands for it.
+  await within(clock, 500, reading, "console replay").catch(() => {});
+  channel.close();
+  // Everything but newline and printable characters is cut: the guest must not steer the user's terminal.
+  const lines = text.join("").replaceAll(/[^\n\x20-\x7e]/g, "").split("\n").filter(Boolean);
+  return lines.slice(-TAIL_LINES).map((line) => `  | ${line}`).join("\n") || "  (nothing was printed)";
+}

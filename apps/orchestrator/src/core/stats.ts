@@ -1,0 +1,55 @@
+import { asContractError } from "@polyvisor/contracts";
+import { MachineState, type ReadMachineStatsResponse } from "@polyvisor/contracts/orchestrator";
+import type { Machine } from "./machine.ts";
+import type { OrchestratorPeers } from "./peers.ts";
+
+/** Adds up what the services know of one machine. A machine that does not run has no figures but its message counters. */
+export async function readMachineStats(peers: OrchestratorPeers, machine: Machine): Promise<ReadMachineStatsResponse> {
+  const request = { machine: machine.name };
+  const runs = machine.record.state === MachineState.RUNNING || machine.boardUp;
+  const ask = <T>(call: () => Promise<T>): Promise<T | undefined> => (runs ? orAbsent(call) : Promise.resolve(undefined));
+  const [cpu, memory, devices, network, planes] = await Promise.all([
+    ask(() => peers.cpu.readStats(request)),
+    ask(() => peers.memory.readSpaceStats(request)),
+    ask(() => peers.devices.readBoardStats(request)),
+    ask(() => peers.network.readNetworkStats(request)),
+    readPlanes(peers, machine.name),
+  ]);
+  const harts = cpu?.harts ?? [];
+  return {
+    instructions: harts.reduce((sum, hart) => sum + hart.instructions, 0n),
+    exits: sumMaps(harts.map((hart) => hart.exits)),
+    events: sumMaps(harts.flatMap((hart) => [hart.traps, hart.events])),
+    busyUs: harts.reduce((sum, hart) => sum + hart.busyUs, 0n),
+    memory: new Map(Object.entries(memory ?? {}).filter((entry): entry is [string, bigint] => typeof entry[1] === "bigint")),
+    devices: devices?.counters ?? new Map(),
+    network: network?.counters ?? new Map(),
+    planes,
+  };
+}
+
+async function readPlanes(peers: OrchestratorPeers, machine: string): Promise<ReadMachineStatsResponse["planes"]> {
+  const answers = await Promise.all(
+    [...peers.services].map(async ([service, { mediation }]) => {
+      const answer = await mediation.readCounters({ machine }).catch(() => undefined); // ListServices says who is unreachable.
+      return (answer?.planes ?? []).map((counters) => ({ ...counters, service: counters.service || service }));
+    }),
+  );
+  return answers.flat().filter((counters) => counters.seen > 0n);
+}
+
+/** Undefined when the service does not know the machine (it just stopped). */
+async function orAbsent<T>(call: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await call();
+  } catch (error) {
+    if (asContractError(error).condition === "not-found") return undefined;
+    throw error;
+  }
+}
+
+function sumMaps(maps: readonly Map<string, bigint>[]): Map<string, bigint> {
+  const sum = new Map<string, bigint>();
+  for (const map of maps) for (const [key, value] of map) sum.set(key, (sum.get(key) ?? 0n) + value);
+  return sum;
+}
