@@ -11,3 +11,8 @@ export * as privileged from "./privileged.ts";
 export { EXCEPTION, INTERRUPT, INTERRUPT_FLAG, PRIVILEGE, type Privilege } from "./privileged.ts";
 export { boxS, FLAG, fp, ROUNDING, unboxS, type FpResult } from "./softfloat.ts";
 export { evaluate, HartTrap, illegalInstruction, typeOf, type CsrAccess, type Environment } from "./evaluate.ts";
+export { encode, encodeCompressed, type Fields } from "./encode.ts";
+export { disassemble } from "./disassemble.ts";
+export { assemble, type AssembleOptions, type Assembly } from "./assemble.ts";
+export { AssemblyError } from "./assembler/source.ts";
+export { F_NAMES, X_NAMES } from "./registers.ts";
