@@ -19,6 +19,11 @@ export interface Sink<S> {
  */
 export interface Channel<S, R> extends Sink<S> {
   onMessage(listener: (message: R) => void): void;
+  /**
+   * Flow control by the receiver: `slow(true)` makes the peer's `send` answer false until `slow(false)`, which fires
+   * its `onDrain`. A hint: what is sent meanwhile still arrives.
+   */
+  slow(isSlow: boolean): void;
 }
 
 class End<S, R> implements Channel<S, R> {
@@ -27,24 +32,45 @@ class End<S, R> implements Channel<S, R> {
   #error: ContractError | undefined;
   #listener: ((message: R) => void) | undefined;
   #early: R[] = [];
+  #slow = false;
+  #drainListeners: (() => void)[] = [];
   #closeListeners: ((error?: ContractError) => void)[] = [];
 
   send(message: S): boolean {
     if (this.closed) return false;
     this.peer.receive(message);
-    return true;
+    return !this.peer.#slow;
   }
   receive(message: R): void {
-    if (this.#listener) this.#listener(message);
-    else this.#early.push(message);
+    if (!this.#listener || this.#early.length > 0) return void this.#early.push(message);
+    // What a listener throws ends this stream, as it does in the gRPC adapter; it never reaches the sender.
+    try {
+      this.#listener(message);
+    } catch (error) {
+      this.close(asContractError(error));
+    }
   }
   onMessage(listener: (message: R) => void): void {
     this.#listener = listener;
-    const early = this.#early;
+    // A listener may cause further messages while the kept ones are replayed: they queue behind, in order.
+    for (let i = 0; i < this.#early.length; i++) {
+      try {
+        listener(this.#early[i] as R);
+      } catch (error) {
+        this.close(asContractError(error));
+        break;
+      }
+    }
     this.#early = [];
-    for (const message of early) listener(message);
   }
-  onDrain(_listener: () => void): void {}
+  onDrain(listener: () => void): void {
+    this.#drainListeners.push(listener);
+  }
+  slow(isSlow: boolean): void {
+    const drained = this.#slow && !isSlow;
+    this.#slow = isSlow;
+    if (drained) for (const listener of this.peer.#drainListeners) listener();
+  }
   close(error?: ContractError): void {
     if (this.closed) return;
     this.ended(error);

@@ -24,5 +24,5 @@ export interface Contract<D extends ServiceDefinition> {
 
 /** Machine id of any message of any contract: every one carries `machine` (or `name` at the orchestrator's API). */
 export function machineOf(message: any): string {
-  return message?.machine || message?.name || message?.spec?.name || "";
+  return message?.machine || message?.name || message?.spec?.name || message?.port?.machine || "";
 }

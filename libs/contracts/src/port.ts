@@ -16,13 +16,15 @@ type Req<M> = M extends { requestDeserialize: (value: Buffer) => infer R } ? R :
 type Res<M> = M extends { responseDeserialize: (value: Buffer) => infer R } ? R : never;
 
 export interface CallOptions {
-  /** Milliseconds until the call fails with "timeout". Default 10,000 on unary calls; streams have none. */
+  /** Milliseconds until the call fails with "timeout". Default 10,000 on unary calls; streams have none. Infinity: none. */
   timeoutMs?: number;
   signal?: AbortSignal;
 }
 
+export const DEFAULT_TIMEOUT_MS = 10_000;
+
 /**
- * What a caller of a service holds; a local and a gRPC adapter implement it (`connectLocal`, `connectGrpc`).
+ * What a caller of a service holds; a local and a gRPC adapter implement it (`localPort`, `connectGrpc`).
  * unary → promise · server stream → channel to read · bidi (and client stream) → channel.
  */
 export type Port<D extends ServiceDefinition> = {

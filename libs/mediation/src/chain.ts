@@ -25,22 +25,63 @@ export interface Counters {
   duplicated: number;
 }
 
+/**
+ * One direction of one channel. Messages of a lane never overtake each other: while one is delayed, those behind it
+ * wait too. Unary calls have no lane.
+ */
+export class Lane {
+  #waiting: (() => void)[] = [];
+  #idle: (() => void)[] = [];
+  #held = false;
+
+  /** True while a message is delayed: what comes now must `enter`. */
+  get busy(): boolean {
+    return this.#held;
+  }
+  /** Runs `step` now, or after the delayed message and those behind it. */
+  enter(step: () => void): void {
+    if (this.#held) this.#waiting.push(step);
+    else step();
+  }
+  /** The message in hand is delayed. */
+  hold(): void {
+    this.#held = true;
+  }
+  /** The delayed message is through; those behind it follow, until one of them is delayed itself. */
+  release(): void {
+    this.#held = false;
+    while (!this.#held && this.#waiting.length > 0) this.#waiting.shift()!();
+    if (!this.#held) for (const run of this.#idle.splice(0)) run();
+  }
+  /** Runs `run` once nothing is delayed: how the end of a stream stays behind its last message. */
+  whenIdle(run: () => void): void {
+    if (this.#held) this.#idle.push(run);
+    else run();
+  }
+}
+
 /** What the chain may do with one message. Exactly one of the three is called, `deliver` more than once to duplicate. */
 export interface Handling<T> {
+  /** Streams: keeps order when a message is delayed. */
+  readonly lane?: Lane;
   /** Hands the (possibly modified) message to the callee. */
   deliver(message: T): void;
-  /** Refuses it; the adapter answers what the contract says a denied message looks like. */
-  deny(reason: string): void;
+  /** Refuses it; the adapter answers what the contract says a denied message looks like. `message` is the refused one. */
+  deny(reason: string, message: T): void;
   /** Forgets it silently. */
   drop(): void;
 }
 
 /** The decision part, replaceable: {@link RuleSet} implements it with rules and CEL. */
 export interface Mediator {
-  /** True while at least one rule or observer is installed. */
+  /** True while a rule or observer is installed, or a delayed message is still on its way. */
   readonly active: boolean;
   handle<T>(point: MediationPoint, machine: string, message: T, handling: Handling<T>, counters: Counters): void;
 }
+
+/** Points × machines that are counted apart; a caller that makes up machine names shares one entry beyond that. */
+const COUNTERS_MAX = 8192;
+const OTHER_MACHINES = "(other)";
 
 export class MediationChain {
   readonly mediator: Mediator;
@@ -55,6 +96,7 @@ export class MediationChain {
     const key = `${point.service}/${point.method}/${point.direction}/${machine}`;
     let entry = this.#counters.get(key);
     if (!entry) {
+      if (this.#counters.size >= COUNTERS_MAX && machine !== OTHER_MACHINES) return this.countersOf(point, OTHER_MACHINES);
       entry = { point, machine, counters: { seen: 0, executed: 0, denied: 0, dropped: 0, modified: 0, duplicated: 0 } };
       this.#counters.set(key, entry);
     }

@@ -1,0 +1,100 @@
+import {
+  Server,
+  ServerCredentials,
+  type Metadata,
+  type ServerDuplexStream,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type sendUnaryData,
+  type UntypedServiceImplementation,
+} from "@grpc/grpc-js";
+import type { Channel } from "./channel.ts";
+import type { Contract } from "./contract.ts";
+import { asContractError, ContractError } from "./errors.ts";
+import { SERVER_OPTIONS } from "./grpc-options.ts";
+import { statusOf } from "./grpc-status.ts";
+import type { CallOptions, MethodDefinition, Port, ServiceDefinition } from "./port.ts";
+
+/** A grpc-js server with the limits that every Polyvisor process has. */
+export function createGrpcServer(): Server {
+  return new Server(SERVER_OPTIONS);
+}
+
+/**
+ * Listens on `unix:/path` or `host:port` (port 0: any) and answers the address clients use. The socket file must not
+ * exist; see service-kit's `listen` for stale ones.
+ */
+export function bindGrpc(server: Server, address: string, credentials: ServerCredentials = ServerCredentials.createInsecure()): Promise<string> {
+  return new Promise((resolve, reject) => {
+    server.bindAsync(address, credentials, (error, port) => {
+      if (error) {
+        reject(new ContractError("unavailable", `cannot listen on ${address}: ${error.message}`, { cause: error }));
+      } else resolve(address.startsWith("unix:") ? address : address.replace(/:\d+$/, `:${port}`));
+    });
+  });
+}
+
+/**
+ * The server half of the gRPC adapter: registers a port as handlers, generically from its definition. `port` is what
+ * `mediated` answered, so that remote calls pass the same chain as local ones.
+ */
+export function serveGrpc<D extends ServiceDefinition>(server: Server, contract: Contract<D>, port: Port<D>): void {
+  const definition: Record<string, MethodDefinition> = {};
+  const handlers: Record<string, unknown> = {};
+  for (const [name, method] of Object.entries(contract.definition) as [string, MethodDefinition][]) {
+    const target = (port as Record<string, Function>)[name]!;
+    // A client stream is a channel too; on the wire it is a bidi stream with one answer.
+    definition[name] = method.requestStream ? { ...method, responseStream: true } : method;
+    if (method.requestStream) {
+      handlers[name] = (call: ServerDuplexStream<any, any>) => {
+        const channel: Channel<unknown, unknown> = target(callOptions(call));
+        joinChannel(call, channel);
+        call.on("data", (message) => {
+          if (!channel.send(message)) call.pause();
+        });
+        channel.onDrain(() => call.resume());
+        call.on("end", () => channel.close());
+      };
+    } else if (method.responseStream) {
+      handlers[name] = (call: ServerWritableStream<any, any>) => joinChannel(call, target(call.request, callOptions(call)));
+    } else {
+      handlers[name] = (call: ServerUnaryCall<any, any>, answer: sendUnaryData<any>) => {
+        const abort = new AbortController();
+        call.on("cancelled", () => abort.abort());
+        (target(call.request, { ...callOptions(call), signal: abort.signal }) as Promise<unknown>).then(
+          (response) => answer(null, response),
+          (error) => answer(statusOf(asContractError(error))),
+        );
+      };
+    }
+  }
+  server.addService(definition as any, handlers as UntypedServiceImplementation);
+}
+
+/** The caller's deadline rules; the server adds none of its own. */
+function callOptions(call: { getDeadline(): Date | number; metadata: Metadata }): CallOptions {
+  const deadline = call.getDeadline();
+  const at = typeof deadline === "number" ? deadline : deadline.getTime();
+  return { timeoutMs: Number.isFinite(at) ? Math.max(0, at - Date.now()) : Infinity };
+}
+
+/** Messages and the end, from the channel to the call; cancellation, from the call to the channel. */
+function joinChannel(call: ServerDuplexStream<any, any> | ServerWritableStream<any, any>, channel: Channel<unknown, unknown>): void {
+  let ended = false;
+  channel.onMessage((message) => {
+    if (!ended && !call.write(message)) channel.slow(true);
+  });
+  call.on("drain", () => channel.slow(false));
+  call.on("cancelled", () => {
+    ended = true;
+    channel.close(new ContractError("cancelled", `${call.getPath()}: cancelled by its caller, or the caller is gone`));
+  });
+  call.on("error", (error) => channel.close(asContractError(error)));
+  channel.onClose((error) => {
+    if (ended) return;
+    ended = true;
+    // grpc-js: an "error" event becomes the status, sent after what was written before it.
+    if (error) call.emit("error", statusOf(error));
+    else call.end();
+  });
+}
