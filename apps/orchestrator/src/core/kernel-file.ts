@@ -1,19 +1,52 @@
+import { ContractError, messages } from "@polyvisor/contracts";
 import type { ImagePort } from "@polyvisor/contracts/image";
-import { messages } from "@polyvisor/contracts";
+import { ElfError, isElf, isLinuxImage, LinuxImageError, readElf, readLinuxImage } from "@polyvisor/machine";
 import type { BlobFile, KernelFormat } from "./boot-plan.ts";
 
 const HEADER_BYTES = 64n;
+/** An ELF file is read whole, for its symbols; a kernel with debug information belongs into an Image. */
+const MAX_ELF_BYTES = 128n * 1024n * 1024n;
 
-/** Looks at a kernel's first bytes: an ELF file, a RISC-V Linux Image, or anything else (raw: loaded as it is). */
+/** Looks into a kernel: an ELF file, a RISC-V Linux Image, or anything else (raw: loaded as it is). */
 export async function inspectKernel(images: ImagePort, file: BlobFile): Promise<KernelFormat> {
-  const header = await readBlob(images, file.digest, 0n, file.bytes < HEADER_BYTES ? file.bytes : HEADER_BYTES);
-  const view = new DataView(header.buffer, header.byteOffset, header.byteLength);
-  if (header.length === 64 && view.getUint32(56, true) === 0x05435352) return { kind: "linux-image", memoryBytes: view.getBigUint64(16, true) };
+  const header = await readBlob(images, file.digest, file.bytes < HEADER_BYTES ? file.bytes : HEADER_BYTES);
+  try {
+    if (isLinuxImage(header)) return { kind: "linux-image", memoryBytes: readLinuxImage(header).imageBytes };
+    if (isElf(header)) return await inspectElf(images, file);
+  } catch (error) {
+    if (error instanceof ElfError || error instanceof LinuxImageError) throw new ContractError("invalid", error.message, { cause: error });
+    throw error;
+  }
   return { kind: "raw" };
 }
 
-async function readBlob(images: ImagePort, digest: string, offset: bigint, length: bigint): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  for await (const { data } of messages(images.readBlob({ digest, offset, length }))) chunks.push(data);
-  return Buffer.concat(chunks);
+async function inspectElf(images: ImagePort, file: BlobFile): Promise<KernelFormat> {
+  if (file.bytes > MAX_ELF_BYTES) {
+    throw new ContractError("invalid", `ELF file of ${file.bytes} bytes; at most ${MAX_ELF_BYTES}: strip its debug information`);
+  }
+  const bytes = await readBlob(images, file.digest, file.bytes);
+  const elf = readElf(bytes);
+  return {
+    kind: "elf",
+    entry: elf.entry,
+    tohost: elf.symbol("tohost"),
+    segments: elf.segments.map(({ physicalAddress, data, memoryBytes }) => ({
+      address: physicalAddress,
+      fileOffset: BigInt(data.byteOffset - bytes.byteOffset),
+      fileBytes: BigInt(data.length),
+      memoryBytes,
+    })),
+  };
+}
+
+async function readBlob(images: ImagePort, digest: string, length: bigint): Promise<Uint8Array> {
+  const bytes = new Uint8Array(Number(length));
+  let filled = 0;
+  for await (const { data } of messages(images.readBlob({ digest, offset: 0n, length }))) {
+    if (filled + data.length > bytes.length) throw new ContractError("corrupt", `blob ${digest} answers more bytes than it has (${length})`);
+    bytes.set(data, filled);
+    filled += data.length;
+  }
+  if (filled < bytes.length) throw new ContractError("corrupt", `blob ${digest} ends after ${filled} of ${length} bytes`);
+  return bytes;
 }
