@@ -104,9 +104,12 @@ export const CSRS: readonly Csr[] = [
   plain("mtval", 0x343),
   hook("mip", 0x344, { readMask: ALL_INTERRUPTS, writeMask: SUPERVISOR_INTERRUPTS }), // STIP read-only while STCE is set
 
-  // Physical memory protection: no entries, which the manual allows (0, 16 or 64); S and U may access all memory.
-  ...several(8, (i) => zero(`pmpcfg${2 * i}`, 0x3a0 + 2 * i)), // odd ones do not exist on RV64
-  ...several(64, (i) => zero(`pmpaddr${i}`, 0x3b0 + i)),
+  // Physical memory protection: 64 entries exist by number (the manual allows 0, 16 or 64), of which the first 16 can
+  // be set; a locked entry is WARL, hence the hooks. RV64 has no odd pmpcfg.
+  ...several(2, (i) => hook(`pmpcfg${2 * i}`, 0x3a0 + 2 * i, only(0x9f9f_9f9f_9f9f_9f9fn))), // L, A, X, W, R of 8 entries
+  ...several(6, (i) => zero(`pmpcfg${2 * i + 4}`, 0x3a4 + 2 * i)),
+  ...several(16, (i) => hook(`pmpaddr${i}`, 0x3b0 + i, only((1n << 54n) - 1n))),
+  ...several(48, (i) => zero(`pmpaddr${i + 16}`, 0x3c0 + i)),
 
   // Machine counters
   hook("mcycle", 0xb00),

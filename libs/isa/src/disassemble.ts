@@ -8,16 +8,16 @@ import { F_NAMES, fenceSet, ROUNDING_NAMES, X_NAMES } from "./registers.ts";
 const ORDERING_SUFFIX = ["", ".rl", ".aq", ".aqrl"] as const;
 
 /**
- * One line, such as `c.addi sp,-16` or `beq a0,zero,80000010`. `pc` is the instruction's address, for targets.
- * `assemble` reads the result again, given `0x` before targets: pass `targetPrefix`.
+ * One line, such as `c.addi sp,-16` or `beq a0,zero,0x80000010`. `pc` is the instruction's address, for targets.
+ * `assemble` reads the result again.
  */
-export function disassemble(decoded: Decoded, pc: bigint, targetPrefix = ""): string {
+export function disassemble(decoded: Decoded, pc: bigint): string {
   const { instruction, compressed, word } = decoded;
   const suffix = instruction.extension === "A" ? (ORDERING_SUFFIX[(word >>> 25) & 3] ?? "") : "";
   const name = (compressed ?? instruction).name + suffix;
   const operands = (compressed?.operands ?? FORMATS[instruction.format].operands)
     .filter((operand) => operand !== "rm" || writesRm(decoded))
-    .map((operand) => operandText(operand, decoded, pc, targetPrefix));
+    .map((operand) => operandText(operand, decoded, pc));
   return operands.length === 0 ? name : `${name} ${operands.join(",")}`;
 }
 
@@ -26,7 +26,7 @@ function writesRm({ instruction, rm }: Decoded): boolean {
   return rm !== (instruction.defaultRm ?? 7);
 }
 
-function operandText(operand: Operand, decoded: Decoded, pc: bigint, targetPrefix: string): string {
+function operandText(operand: Operand, decoded: Decoded, pc: bigint): string {
   const { instruction, rd, rs1, rs2, rs3, imm, rm } = decoded;
   switch (operand) {
     case "rd": return x(rd);
@@ -41,7 +41,7 @@ function operandText(operand: Operand, decoded: Decoded, pc: bigint, targetPrefi
       return instruction.format === "shift" || instruction.format === "shiftW" ? hex(imm) : String(imm);
     case "mem": return `${imm}(${x(rs1)})`;
     case "base": return `(${x(rs1)})`;
-    case "target": return targetPrefix + BigInt.asUintN(64, pc + BigInt(imm)).toString(16);
+    case "target": return `0x${BigInt.asUintN(64, pc + BigInt(imm)).toString(16)}`;
     case "csr": return CSR_BY_NUMBER.get(imm)?.name ?? hex(imm);
     case "zimm": return String(rs1);
     case "rm": return ROUNDING_NAMES[rm] ?? String(rm);
