@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { boxS, FLAG, fp, ROUNDING, unboxS } from "./softfloat.ts";
 import type { FpFormat, FpOp } from "./ir.ts";
