@@ -1,2 +1,9 @@
-export interface OrchestratorConfig { stateDir: string; topology: string; network: string; agentTimeoutMs: number }
-export const CONFIG = {};
+import { address, choice, defineConfig, integer, path, text } from "@polyvisor/service-kit";
+
+/** What configures the orchestrator wherever it runs. */
+export interface OrchestratorConfig {
+  readonly stateDir: string;
+  readonly topology: string;
+  readonly network: string;
+  readonly agentTimeoutMs: number;
+}

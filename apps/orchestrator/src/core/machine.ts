@@ -1,5 +1,5 @@
 import { asContractError, ContractError } from "@polyvisor/contracts";
-import { type Machine as MachineView, MachineState, StartProgress } from "@polyvisor/contracts/orchestrator";
+import { type Machine as MachineView, MachineState, type ReadMachineStatsResponse, type StartProgress } from "@polyvisor/contracts/orchestrator";
 import type { ServiceContext } from "@polyvisor/service-kit";
 import { type MachineFact, publishFact, stateName } from "./facts.ts";
 import type { GuestAgent } from "./guest-agent.ts";
@@ -8,7 +8,8 @@ import type { MachineRecord, MachineStore } from "./machine-store.ts";
 import type { OrchestratorPeers } from "./peers.ts";
 import { type Stage, startMachine } from "./start-machine.ts";
 import { teardown } from "./teardown.ts";
-import { delay } from "./time.ts";
+import { readMachineStats } from "./stats.ts";
+import { delay, within } from "./time.ts";
 
 export interface MachineEnvironment {
   readonly peers: OrchestratorPeers;
@@ -40,6 +41,7 @@ const DOING: Record<OperationKind, string> = {
   recover: "being looked for after a restart of the orchestrator",
 };
 const HALT_TIMEOUT_MS = 20_000;
+const STATS_TIMEOUT_MS = 1000;
 
 /**
  * One machine's life. At most one operation at a time: the same command again joins it, another one is refused with
@@ -59,6 +61,7 @@ export class Machine {
   #operation: Operation | undefined;
   #live: LiveMachine | undefined;
   #boardUp = false;
+  #lastStats: ReadMachineStatsResponse | undefined;
 
   constructor(record: MachineRecord, environment: MachineEnvironment) {
     this.name = record.name;
@@ -75,16 +78,13 @@ export class Machine {
   }
 
   view(): MachineView {
-    const { requested: _requested, spec, state, reason, exitCode, createdUnixMs, startedUnixMs } = this.#record;
-    return {
-      spec: { ...spec, topology: this.#environment.topology },
-      state,
-      reason,
-      exitCode,
-      createdUnixMs: BigInt(createdUnixMs),
-      startedUnixMs: BigInt(startedUnixMs),
-      agentReady: this.#live?.agent?.ready ?? false,
-    };
+    return viewOf(this.#record, this.#environment.topology, this.#live?.agent?.ready ?? false);
+  }
+
+  /** Figures of the run that is on, or of the last one. */
+  async stats(): Promise<ReadMachineStatsResponse> {
+    if (!this.#boardUp && this.#lastStats) return this.#lastStats;
+    return readMachineStats(this.#environment.peers, this.name, this.#boardUp);
   }
 
   /** Calls back after every change of what {@link view} answers. The answer unsubscribes. */
@@ -322,10 +322,17 @@ export class Machine {
   }
 
   async #teardown(): Promise<string[]> {
+    if (this.#boardUp) await this.#keepStats();
     this.#boardUp = false;
     const left = await teardown(this.#environment.peers, this.#environment.context.clock, this.name);
     if (left.length > 0) this.#environment.context.log.warn({ machine: this.name, left }, "teardown is incomplete");
     return left;
+  }
+
+  /** The services forget a machine that is torn down; its last figures stay readable here. */
+  async #keepStats(): Promise<void> {
+    const { clock } = this.#environment.context;
+    this.#lastStats = await within(clock, STATS_TIMEOUT_MS, this.stats(), "reading the last figures").catch(() => this.#lastStats);
   }
 
   async #deleteDisk(): Promise<void> {
@@ -354,6 +361,20 @@ export class Machine {
   #changed(): void {
     for (const listener of this.#listeners) listener();
   }
+}
+
+/** A machine as the API shows it. */
+export function viewOf(record: Readonly<MachineRecord>, topology: string, agentReady: boolean): MachineView {
+  const { spec, state, reason, exitCode, createdUnixMs, startedUnixMs } = record;
+  return {
+    spec: { ...spec, topology },
+    state,
+    reason,
+    exitCode,
+    createdUnixMs: BigInt(createdUnixMs),
+    startedUnixMs: BigInt(startedUnixMs),
+    agentReady,
+  };
 }
 
 /** The state in a watch's first message, or the condition of its failure. */

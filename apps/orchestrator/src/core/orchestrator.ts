@@ -10,7 +10,6 @@ import type { MachineRecord, MachineStore } from "./machine-store.ts";
 import { checkSpec, completeSpec } from "./machine-spec.ts";
 import type { OrchestratorPeers } from "./peers.ts";
 import { Rules } from "./rules.ts";
-import { readMachineStats } from "./stats.ts";
 
 export interface OrchestratorSettings {
   readonly topology: string;
@@ -99,7 +98,7 @@ export class Orchestrator {
       watchMachine: ({ name }, out) => this.#watch(name, out),
       exec: (channel) => serveExec(channel, find, this.#context.clock),
       attachConsole: (channel) => serveAttachConsole(channel, find, this.#peers),
-      readMachineStats: async ({ name }) => readMachineStats(this.#peers, find(name)),
+      readMachineStats: async ({ name }) => find(name).stats(),
       listServices: async () => ({
         services: await listServices(this.#peers, this.#context.clock),
         topology: this.#settings.topology,

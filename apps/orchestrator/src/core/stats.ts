@@ -1,19 +1,17 @@
 import { asContractError } from "@polyvisor/contracts";
-import { MachineState, type ReadMachineStatsResponse } from "@polyvisor/contracts/orchestrator";
-import type { Machine } from "./machine.ts";
+import type { ReadMachineStatsResponse } from "@polyvisor/contracts/orchestrator";
 import type { OrchestratorPeers } from "./peers.ts";
 
-/** Adds up what the services know of one machine. A machine that does not run has no figures but its message counters. */
-export async function readMachineStats(peers: OrchestratorPeers, machine: Machine): Promise<ReadMachineStatsResponse> {
-  const request = { machine: machine.name };
-  const runs = machine.record.state === MachineState.RUNNING || machine.boardUp;
+/** Adds up what the services know of one machine. One that does not run has no figures but its message counters. */
+export async function readMachineStats(peers: OrchestratorPeers, machine: string, runs: boolean): Promise<ReadMachineStatsResponse> {
+  const request = { machine };
   const ask = <T>(call: () => Promise<T>): Promise<T | undefined> => (runs ? orAbsent(call) : Promise.resolve(undefined));
   const [cpu, memory, devices, network, planes] = await Promise.all([
     ask(() => peers.cpu.readStats(request)),
     ask(() => peers.memory.readSpaceStats(request)),
     ask(() => peers.devices.readBoardStats(request)),
     ask(() => peers.network.readNetworkStats(request)),
-    readPlanes(peers, machine.name),
+    readPlanes(peers, machine),
   ]);
   const harts = cpu?.harts ?? [];
   return {
