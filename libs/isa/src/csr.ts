@@ -89,7 +89,7 @@ export const CSRS: readonly Csr[] = [
   hook("mstatus", 0x300, {
     readMask: MSTATUS_WRITABLE | MSTATUS_FIXED | MSTATUS.SD, writeMask: MSTATUS_WRITABLE, reset: MSTATUS_FIXED,
   }),
-  plain("misa", 0x301, { writeMask: 0n, reset: misa("ACDFIMSU") }),
+  plain("misa", 0x301, { writeMask: 0n, reset: misa("ABCDFIMSU") }),
   plain("medeleg", 0x302, only(DELEGABLE)),
   hook("mideleg", 0x303, only(SUPERVISOR_INTERRUPTS)),
   hook("mie", 0x304, only(ALL_INTERRUPTS)),

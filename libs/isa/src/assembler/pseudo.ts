@@ -13,6 +13,7 @@ const TABLE: Readonly<Record<string, Readonly<Record<number, (...operands: strin
   neg: { 2: (d, s) => ["sub", d, "x0", s] },
   negw: { 2: (d, s) => ["subw", d, "x0", s] },
   "sext.w": { 2: (d, s) => ["addiw", d, s, "0"] },
+  "zext.w": { 2: (d, s) => ["add.uw", d, s, "x0"] },
   "zext.b": { 2: (d, s) => ["andi", d, s, "255"] },
   seqz: { 2: (d, s) => ["sltiu", d, s, "1"] },
   snez: { 2: (d, s) => ["sltu", d, "x0", s] },
