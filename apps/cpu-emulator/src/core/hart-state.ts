@@ -25,6 +25,8 @@ export const RESERVATION = 0x0230; // i64: reserved physical address, -1 = none
 export const RESERVED_VALUE = 0x0238; // i64: what lr read there; sc is a compare-and-swap with it
 export const TLB_SET = 0x0240; // i32: byte offset of the active load TLB set, see tlb.ts (written by the core when
 //                                privilege, SUM, MXR, MPRV or satp.MODE change)
+export const FP_STATE = 0x0244; // i32: 0 mstatus.FS Off, 1 on, 2 Dirty; kept by the engine from mstatus (mmu.ts)
+export const FP_DIRTY = 2;
 export const SCRATCH = 0x0280; // 128 bytes for helpers
 
 /** Words other threads touch with Atomics. */

@@ -1,0 +1,109 @@
+import { assemble } from "@polyvisor/isa";
+import { HartCells, MachineCells } from "../cells.ts";
+import { ExitReason, type PhysicalAccess } from "../engine.ts";
+import { GuestTime } from "../guest-time.ts";
+import { F, FFLAGS, FRM, HART_AREA_BASE, HART_AREA_BYTES, INSTRET, PC, X } from "../hart-state.ts";
+import { Privileged } from "../privileged.ts";
+import { type InterpreterEngine, createInterpreter } from "./engine.ts";
+
+/** One hart, RAM and nothing else, for tests and benchmarks of engines: programs start in M-mode at the start of RAM. */
+export class BareMachine {
+  static readonly RAM_BASE = 0x8000_0000;
+  readonly memory: WebAssembly.Memory;
+  readonly cells: HartCells;
+  readonly core: Privileged;
+  readonly engine: InterpreterEngine;
+  readonly ram: Uint8Array;
+  readonly view: DataView;
+  /** Traps taken, as [cause, value, pc]. */
+  readonly traps: [cause: number, value: bigint, pc: bigint][] = [];
+  /** What devices saw, in order; reads answer from `deviceReads`. */
+  readonly deviceWrites: [physical: bigint, bytes: number, value: bigint][] = [];
+  readonly deviceReads = new Map<bigint, bigint>();
+  /** Page leases: pages (physical) that cannot be had. */
+  readonly withheld = new Set<bigint>();
+
+  constructor(ramBytes = 16 << 20) {
+    const ramOffset = HART_AREA_BASE + HART_AREA_BYTES;
+    const pages = (ramOffset + ramBytes) / 65536;
+    this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+    this.cells = new HartCells(this.memory.buffer, 0);
+    this.core = new Privileged(this.cells, new GuestTime(new MachineCells(this.memory.buffer), () => 0));
+    this.core.reset(BigInt(BareMachine.RAM_BASE), 0n, 0n);
+    const physical: PhysicalAccess = {
+      ensurePage: (address) => !this.withheld.has(address & ~0xfffn),
+      mmioRead: (address) => this.deviceReads.get(address),
+      mmioWrite: (address, bytes, value) => {
+        if (!this.deviceReads.has(address)) return false;
+        this.deviceWrites.push([address, bytes, value]);
+        return true;
+      },
+    };
+    this.engine = createInterpreter({
+      memory: this.memory, hart: 0, ramBase: BareMachine.RAM_BASE, ramBytes, ramOffset, core: this.core, physical,
+    });
+    this.core.translation = this.engine.mmu;
+    this.ram = new Uint8Array(this.memory.buffer, ramOffset, ramBytes);
+    this.view = new DataView(this.memory.buffer, ramOffset, ramBytes);
+  }
+
+  /** Assembles a program to an address in RAM and answers its labels. */
+  load(source: string, base = BigInt(BareMachine.RAM_BASE), symbols: Record<string, bigint> = {}): Map<string, bigint> {
+    const { bytes, labels } = assemble(source, { base, symbols });
+    this.ram.set(bytes, Number(base) - BareMachine.RAM_BASE);
+    return labels;
+  }
+
+  /** Runs until WFI, a trap to a zero vector, or `limit` instructions; answers why. */
+  run(limit = 10_000_000, slice = 1_000_000): "wfi" | "trap" | "limit" {
+    for (let left = limit; left > 0; ) {
+      const before = this.instret;
+      const reason = this.engine.run(Math.min(slice, left));
+      left -= Math.max(1, Number(this.instret - before));
+      if (reason === ExitReason.WFI) return "wfi";
+      if (reason !== ExitReason.TRAP) continue;
+      this.traps.push([this.cells.i32[0x220 >> 2]!, this.cells.u64[0x228 >> 3]!, this.pc]);
+      this.core.takeTrap();
+      if (this.pc === 0n) return "trap";
+    }
+    return "limit";
+  }
+
+  x(register: number): bigint {
+    return this.cells.u64[(X >> 3) + register]!;
+  }
+  setX(register: number, value: bigint): void {
+    this.cells.u64[(X >> 3) + register] = value;
+  }
+  f(register: number): bigint {
+    return this.cells.u64[(F >> 3) + register]!;
+  }
+  setF(register: number, value: bigint): void {
+    this.cells.u64[(F >> 3) + register] = value;
+  }
+  get fflags(): number {
+    return this.cells.i32[FFLAGS >> 2]!;
+  }
+  set fflags(value: number) {
+    this.cells.i32[FFLAGS >> 2] = value;
+  }
+  set frm(value: number) {
+    this.cells.i32[FRM >> 2] = value;
+  }
+  get pc(): bigint {
+    return this.cells.u64[PC >> 3]!;
+  }
+  set pc(value: bigint) {
+    this.cells.u64[PC >> 3] = value;
+  }
+  get instret(): bigint {
+    return this.cells.u64[INSTRET >> 3]!;
+  }
+  /** 64 bits of RAM at a guest-physical address. */
+  word(address: number): bigint {
+    return this.view.getBigUint64(address - BareMachine.RAM_BASE, true);
+  }
+  setWord(address: number, value: bigint): void {
+    this.view.setBigUint64(address - BareMachine.RAM_BASE, value, true);
+  }
+}

@@ -1,0 +1,12 @@
+import { SCRATCH } from "../hart-state.ts";
+
+/** Words between generated code and its slow paths, offsets in the hart area. */
+export const ACCESS_ADDRESS = SCRATCH; // i64
+export const ACCESS_VALUE = SCRATCH + 8; // i64
+export const ACCESS_FAULT = SCRATCH + 16; // i32: 1 = trap
+
+/** Kinds of slow accesses: log2 of the byte count, and flags. */
+export const KIND_SIZE = 3;
+export const KIND_SIGNED = 4;
+/** translateSlow: for reading (lr); without it for writing (sc, amo). */
+export const KIND_READ = 8;

@@ -1,0 +1,310 @@
+import { decode, evaluate, HartTrap, type CsrAccess, type Decoded, type Environment, type ir } from "@polyvisor/isa";
+import { HartCells } from "../cells.ts";
+import { CROSSING_ENTRY, CROSSING_WORD_ENTRY, DecodeCache, PAGE_HALFWORDS, START_ENTRY } from "../decode-cache.ts";
+import { Cause, type Engine, ExitReason, type PhysicalAccess, type PrivilegedCore } from "../engine.ts";
+import { F, FFLAGS, FP_DIRTY, FP_STATE, FRM, INSTRET, PC, TRAP_CAUSE, TRAP_VALUE, X } from "../hart-state.ts";
+import { Access, DEVICE, FAULT, Mmu } from "../mmu.ts";
+import { SlowAccesses } from "./accesses.ts";
+import { type Entry, Special, encode, traitsOf } from "./handlers.ts";
+import { type EngineExports, type EngineImports, probeFused, writeInterpreter } from "./module.ts";
+
+export interface InterpreterOptions {
+  /** The machine's memory, laid out as hart-state.ts says. Shared. */
+  readonly memory: WebAssembly.Memory;
+  readonly hart: number;
+  /** Guest-physical start of RAM; whole pages. */
+  readonly ramBase: number;
+  readonly ramBytes: number;
+  readonly ramOffset: number;
+  readonly core: PrivilegedCore;
+  readonly physical: PhysicalAccess;
+}
+
+export interface InterpreterEngine extends Engine {
+  /** To be the core's TranslationListener. */
+  readonly mmu: Mmu;
+}
+
+/** Below this budget the variant that looks at it after every instruction runs, so that a slice never overshoots. */
+const EXACT_BELOW = 2 * PAGE_HALFWORDS;
+const GO_ON = -1;
+
+let fused: { f64: boolean; f32: boolean } | undefined;
+
+export function createInterpreter(options: InterpreterOptions): InterpreterEngine {
+  return new Interpreter(options);
+}
+
+/**
+ * The generated interpreter of one hart. Wasm runs decoded entries; this class is what it calls for the rest: fetch
+ * misses, decoding, slow memory accesses, and instructions that TypeScript executes (CSR, system, exact FP).
+ */
+class Interpreter implements InterpreterEngine {
+  readonly name = "interpreter";
+  readonly mmu: Mmu;
+  readonly #options: InterpreterOptions;
+  readonly #cells: HartCells;
+  readonly #cache: DecodeCache;
+  readonly #accesses: SlowAccesses;
+  readonly #environment: SlowEnvironment;
+  readonly #imports: WebAssembly.Imports;
+  readonly #u16: Uint16Array;
+  readonly #u8: Uint8Array;
+  readonly #i32: Int32Array;
+  readonly #entry: Entry = { op: 0, a: 0, b: 0, imm: 0 };
+  readonly #fast: EngineExports;
+  #exact: EngineExports | undefined;
+  #decoded = 0;
+  #slow = 0;
+  #fenceI = 0;
+
+  constructor(options: InterpreterOptions) {
+    const { memory, hart, core, physical } = options;
+    this.#options = options;
+    this.#cells = new HartCells(memory.buffer, hart);
+    this.#u16 = new Uint16Array(memory.buffer);
+    this.#u8 = new Uint8Array(memory.buffer);
+    this.#i32 = new Int32Array(memory.buffer);
+    this.mmu = new Mmu({ ...options, cells: this.#cells });
+    this.#accesses = new SlowAccesses(this.#cells, memory, this.mmu, physical);
+    this.#environment = new SlowEnvironment(this.#cells, core);
+    const imports: EngineImports = {
+      decode: (entry: number) => this.#decode(entry),
+      fetch: () => this.#fetch(),
+      crossing: (entry: number) => this.#crossing(entry),
+      slow: (entry: number) => this.#executeSlowly(entry),
+      load: (kind: number) => this.#accesses.load(kind),
+      store: (kind: number) => this.#accesses.store(kind),
+      translate: (kind: number) => this.#accesses.translate(kind),
+      fpGate: (entry: number) => this.#fpGate(entry),
+    };
+    this.#imports = { engine: { memory, ...imports } as unknown as WebAssembly.ModuleImports };
+    this.#fast = this.#instantiate(false);
+    this.#cache = new DecodeCache({
+      memory, cells: this.#cells,
+      ramPages: options.ramBytes / 4096,
+      ramOffset: options.ramOffset,
+      pageEndOp: Special.PAGE_END,
+      difference: this.#fast.difference,
+      flushFetch: () => this.mmu.flushFetch(),
+    });
+    this.#u16[(this.#cells.base + START_ENTRY) >> 1] = Special.START;
+  }
+
+  #instantiate(exact: boolean): EngineExports {
+    fused ??= probeFused();
+    const bytes = writeInterpreter({ hart: this.#cells.base, fused, exact });
+    return new WebAssembly.Instance(new WebAssembly.Module(bytes), this.#imports).exports as unknown as EngineExports;
+  }
+
+  run(budget: number): ExitReason {
+    this.mmu.contextChanged();
+    this.#readFpState();
+    if (budget >= EXACT_BELOW) {
+      // Between two looks at the budget lies at most a page of straight code.
+      return this.#fast.run(budget - PAGE_HALFWORDS);
+    }
+    this.#exact ??= this.#instantiate(true);
+    return this.#exact.run(budget);
+  }
+
+  fenceI(): void {
+    this.#fenceI++;
+    this.#cache.suspectAll();
+  }
+
+  flushTlb(): void {
+    this.mmu.flushTlb();
+  }
+
+  events(): Record<string, number> {
+    return {
+      "tlb-miss": this.mmu.misses, "tlb-flush": this.mmu.flushes,
+      "decode": this.#decoded, "decode-page": this.#cache.framesMade, "compare-page": this.#cache.framesCompared,
+      "decode-again": this.#cache.entriesReset, "evict": this.#cache.evictions, "fence.i": this.#fenceI,
+      "slow-instruction": this.#slow, "misaligned": this.#accesses.misaligned, "device": this.#accesses.device,
+    };
+  }
+
+  #readFpState(): void {
+    const fs = (this.#cells.csr32(0x300) >>> 13) & 3;
+    this.#cells.i32[FP_STATE >> 2] = fs === 0 ? 0 : fs === 3 ? FP_DIRTY : 1;
+  }
+
+  #trap(cause: number, value: bigint): 1 {
+    this.#cells.u64[TRAP_CAUSE >> 3] = BigInt(cause);
+    this.#cells.u64[TRAP_VALUE >> 3] = value;
+    return ExitReason.TRAP;
+  }
+
+  /** Frame of the page that an address lies in, for fetching; its fetch TLB entry is filled. -1 = trap. */
+  #frameAt(low: number, high: number, keep = -1): number {
+    const place = this.mmu.translate(low, high, Access.EXECUTE);
+    if (place === FAULT) return -1;
+    if (place === DEVICE) {
+      this.mmu.accessFault(low, high, Access.EXECUTE);
+      return -1;
+    }
+    const frame = this.#cache.frame(this.mmu.ramPage(place), keep);
+    this.mmu.fill(Access.EXECUTE, low, high, frame);
+    return frame;
+  }
+
+  #fetch(): number {
+    return this.#frameAt(this.#cells.i32[PC >> 2]!, this.#cells.i32[(PC >> 2) + 1]!) < 0 ? 1 : 0;
+  }
+
+  #word(entry: number): number {
+    const frame = this.#cache.frameIndex(entry);
+    const index = this.#cache.entryIndex(entry);
+    if (index === CROSSING_ENTRY) return this.#i32[(entry + (CROSSING_WORD_ENTRY - CROSSING_ENTRY) * 8 + 4) >> 2]!;
+    const low = this.#cache.halfword(frame, index);
+    return (low & 3) === 3 && index < PAGE_HALFWORDS - 1 ? low | (this.#cache.halfword(frame, index + 1) << 16) : low;
+  }
+
+  #decode(entry: number): void {
+    this.#decoded++;
+    const index = this.#cache.entryIndex(entry);
+    const word = this.#word(entry);
+    if ((word & 3) === 3 && index === PAGE_HALFWORDS - 1) this.#u16[entry >> 1] = Special.CROSSING;
+    else this.#write(entry, decode(word), index);
+  }
+
+  #write(entry: number, decoded: Decoded | undefined, index: number): void {
+    const fields = this.#entry;
+    encode(decoded, index, fields);
+    this.#u8[entry + 2] = fields.a;
+    this.#u8[entry + 3] = fields.b;
+    this.#i32[(entry + 4) >> 2] = fields.imm;
+    this.#u16[entry >> 1] = fields.op;
+  }
+
+  /** `entry`: of the last halfword. The second half is fetched through its own translation; a fault there has its address. */
+  #crossing(entry: number): number {
+    const cells = this.#cells.i32;
+    const low = (cells[PC >> 2]! + 2) | 0;
+    const high = low === 0 ? (cells[(PC >> 2) + 1]! + 1) | 0 : cells[(PC >> 2) + 1]!;
+    const frame = this.#cache.frameIndex(entry);
+    const second = this.#frameAt(low, high, frame);
+    if (second < 0) return 1;
+    const first = this.#cache.halfword(frame, PAGE_HALFWORDS - 1);
+    const word = first | (this.#cache.halfword(this.#cache.frameIndex(second), 0) << 16);
+    const crossing = entry + (CROSSING_ENTRY - (PAGE_HALFWORDS - 1)) * 8;
+    this.#i32[(crossing + (CROSSING_WORD_ENTRY - CROSSING_ENTRY) * 8 + 4) >> 2] = word;
+    this.#write(crossing, decode(word), CROSSING_ENTRY);
+    return 0;
+  }
+
+  #fpGate(entry: number): number {
+    const { core } = this.#options;
+    this.#readFpState();
+    if (this.#cells.i32[FP_STATE >> 2] === 0) return this.#trap(Cause.ILLEGAL_INSTRUCTION, this.#encoding(entry));
+    core.fpDirty();
+    this.#readFpState();
+    return 0;
+  }
+
+  /** The instruction's bits, as mtval shows them. */
+  #encoding(entry: number): bigint {
+    const word = this.#word(entry);
+    return BigInt((word & 3) === 3 ? word >>> 0 : word & 0xffff);
+  }
+
+  #retire(next: bigint): typeof GO_ON {
+    this.#cells.u64[PC >> 3] = BigInt.asUintN(64, next);
+    this.#cells.u64[INSTRET >> 3]! += 1n;
+    return GO_ON;
+  }
+
+  #executeSlowly(entry: number): number {
+    this.#slow++;
+    const word = this.#word(entry);
+    const decoded = decode(word);
+    if (!decoded) return this.#trap(Cause.ILLEGAL_INSTRUCTION, this.#encoding(entry));
+    const { core } = this.#options;
+    const environment = this.#environment;
+    environment.begin();
+    try {
+      const next = evaluate(decoded, environment);
+      if (environment.answer !== undefined) {
+        this.#readFpState();
+        return environment.answer;
+      }
+      if (environment.fenceI) this.fenceI();
+      this.#retire(next);
+      if (traitsOf(decoded.instruction).slow) this.#readFpState();
+      return core.leave ? ExitReason.CORE : GO_ON;
+    } catch (error) {
+      if (!(error instanceof HartTrap)) throw error;
+      return this.#trap(error.cause, error.value);
+    }
+  }
+}
+
+/** The hart around an instruction that the reference definition executes (libs/isa `evaluate`). */
+class SlowEnvironment implements Environment {
+  /** What `core.system` answered: it has set PC and INSTRET itself. */
+  answer: number | undefined;
+  fenceI = false;
+  readonly #cells: HartCells;
+  readonly #core: PrivilegedCore;
+
+  constructor(cells: HartCells, core: PrivilegedCore) {
+    this.#cells = cells;
+    this.#core = core;
+  }
+
+  begin(): void {
+    this.answer = undefined;
+    this.fenceI = false;
+  }
+  get pc(): bigint {
+    return this.#cells.u64[PC >> 3]!;
+  }
+  readX(register: number): bigint {
+    return this.#cells.u64[(X >> 3) + register]!;
+  }
+  writeX(register: number, value: bigint): void {
+    this.#cells.u64[(X >> 3) + register] = value;
+  }
+  readF(register: number): bigint {
+    return this.#cells.u64[(F >> 3) + register]!;
+  }
+  writeF(register: number, value: bigint): void {
+    this.#core.fpDirty();
+    this.#cells.u64[(F >> 3) + register] = value;
+  }
+  fpEnabled(): boolean {
+    return this.#core.fpEnabled();
+  }
+  frm(): number {
+    return this.#cells.i32[FRM >> 2]!;
+  }
+  accrue(flags: number): void {
+    this.#core.fpDirty();
+    this.#cells.i32[FFLAGS >> 2]! |= flags;
+  }
+  csr(access: CsrAccess, decoded: Decoded): bigint {
+    const old = this.#core.csr(access.number, access.op, access.operand, access.reads, access.writes);
+    if (old === undefined) throw new HartTrap(Cause.ILLEGAL_INSTRUCTION, BigInt(decoded.word));
+    return old;
+  }
+  system(op: ir.SystemOp, decoded: Decoded): undefined {
+    if (op === "fence.i") {
+      this.fenceI = true;
+      return;
+    }
+    const { rs1, rs2, word, length } = decoded;
+    this.answer = this.#core.system(op, word, this.readX(rs1), this.readX(rs2), length);
+  }
+  fence(): void {}
+  load = memoryIsInline;
+  store = memoryIsInline;
+  amo = memoryIsInline;
+  lr = memoryIsInline;
+  sc = memoryIsInline;
+}
+
+function memoryIsInline(): never {
+  throw new Error("interpreter: memory instructions have handlers and do not come here");
+}

@@ -1,0 +1,181 @@
+import { COMPRESSED_INSTRUCTIONS, FORMATS, INSTRUCTIONS, type Decoded, type Instruction, type ir } from "@polyvisor/isa";
+import { PAGE_HALFWORDS } from "../decode-cache.ts";
+
+/**
+ * The list of handlers of the generated interpreter and how a decoded instruction becomes an entry for one of them.
+ * There is one handler per instruction, length and variant; what can be decided at decode time is.
+ */
+export type Variant =
+  | "plain"
+  /** rd is x0: the result is dropped, effects stay. */
+  | "discard"
+  /** Direct jumps: target in the same page, ahead or behind (the budget is looked at behind), or in another page. */
+  | "forward" | "backward" | "out"
+  | "forward-discard" | "backward-discard" | "out-discard"
+  /** FP rounding mode: frm, nearest-even in the instruction, towards zero in the instruction. */
+  | "dynamic" | "nearest" | "truncate";
+
+export interface Handler {
+  readonly instruction: Instruction;
+  readonly length: 2 | 4;
+  readonly variant: Variant;
+}
+
+/** Handlers that belong to no instruction, by number. 0 must stay DECODE: fresh frames are zero. */
+export const Special = {
+  DECODE: 0,
+  /** Continue at the pc that follows from the entry's address: after the last halfword of a page. */
+  PAGE_END: 1,
+  /** Continue at the PC cell. */
+  START: 2,
+  /** A 4-byte instruction that begins in the last halfword. */
+  CROSSING: 3,
+  /** Executed by TypeScript: CSR and system instructions, unusual rounding modes, illegal instructions. */
+  SLOW: 4,
+  /** Computes into x0. */
+  NOP2: 5,
+  NOP4: 6,
+} as const;
+export const SPECIALS = 7;
+
+/** What a definition in IR uses and does, as far as handlers differ by it. */
+export interface Traits {
+  readonly imm: boolean;
+  readonly writesX: boolean;
+  readonly writesF: boolean;
+  /** Must run even when rd is x0. */
+  readonly effects: boolean;
+  readonly branch: boolean;
+  readonly directJump: boolean;
+  readonly rounded: boolean;
+  /** First fp operation, if any. */
+  readonly fp: Extract<ir.Expr, { kind: "fp" }> | undefined;
+  /** Always executed by TypeScript. */
+  readonly slow: boolean;
+  readonly floating: boolean;
+}
+
+const traitsCache = new Map<Instruction, Traits>();
+
+export function traitsOf(instruction: Instruction): Traits {
+  let traits = traitsCache.get(instruction);
+  if (!traits) traitsCache.set(instruction, (traits = analyse(instruction)));
+  return traits;
+}
+
+function analyse(instruction: Instruction): Traits {
+  const kinds = new Set<string>();
+  let fp: Traits["fp"];
+  const visit = (expr: ir.Expr): void => {
+    kinds.add(expr.kind);
+    if (expr.kind === "fp") fp = expr;
+    for (const child of children(expr)) visit(child);
+  };
+  for (const statement of instruction.semantics) {
+    kinds.add(statement.kind);
+    for (const expr of roots(statement)) visit(expr);
+  }
+  const jump = instruction.semantics.find((s) => s.kind === "jump");
+  const operands: readonly string[] = FORMATS[instruction.format].operands;
+  return {
+    imm: kinds.has("imm") || kinds.has("branch"),
+    writesX: kinds.has("setX"),
+    writesF: kinds.has("setF"),
+    effects: instruction.extension === "F" || instruction.extension === "D" || ["load", "fp", "amo", "lr", "sc", "csr", "jump", "store", "setF", "branch", "fence", "system"].some((k) => kinds.has(k)),
+    branch: kinds.has("branch"),
+    directJump: jump !== undefined && operands.includes("target"),
+    rounded: operands.includes("rm"),
+    fp,
+    slow: kinds.has("csr") || kinds.has("system") || fp?.op === "classify",
+    floating: instruction.extension === "F" || instruction.extension === "D",
+  };
+}
+
+function roots(statement: ir.Stmt): readonly ir.Expr[] {
+  switch (statement.kind) {
+    case "let": case "setX": case "setF": return [statement.value];
+    case "store": return [statement.address, statement.value];
+    case "branch": return [statement.cond];
+    case "jump": return [statement.target];
+    default: return [];
+  }
+}
+
+function children(expr: ir.Expr): readonly ir.Expr[] {
+  switch (expr.kind) {
+    case "unary": return [expr.a];
+    case "binary": return [expr.a, expr.b];
+    case "select": return [expr.cond, expr.then, expr.else];
+    case "load": case "lr": return [expr.address];
+    case "fp": return expr.args;
+    case "amo": case "sc": return [expr.address, expr.value];
+    case "csr": return [expr.operand];
+    default: return [];
+  }
+}
+
+function variantsOf(traits: Traits, instruction: Instruction): readonly Variant[] {
+  if (traits.slow) return [];
+  if (traits.branch) return ["forward", "backward", "out"];
+  if (traits.directJump) return ["forward", "backward", "out", "forward-discard", "backward-discard", "out-discard"];
+  if (traits.rounded) return /^fcvt\.[wl]/.test(instruction.name) ? ["dynamic", "nearest", "truncate"] : ["dynamic", "nearest"];
+  return traits.writesX && traits.effects ? ["plain", "discard"] : ["plain"];
+}
+
+/** Every instruction handler; the handler number is SPECIALS + its position. */
+export const HANDLERS: readonly Handler[] = INSTRUCTIONS.flatMap((instruction) => {
+  const short = COMPRESSED_INSTRUCTIONS.some((c) => c.expands === instruction.name);
+  const lengths: readonly (2 | 4)[] = short ? [2, 4] : [4];
+  return lengths.flatMap((length) => variantsOf(traitsOf(instruction), instruction).map((variant) => ({ instruction, length, variant })));
+});
+
+const numbers = new Map<string, number>(HANDLERS.map((h, i) => [`${h.instruction.name}/${h.length}/${h.variant}`, SPECIALS + i]));
+
+/** What decode-cache.ts describes: one entry. */
+export interface Entry {
+  op: number;
+  a: number;
+  b: number;
+  imm: number;
+}
+
+/**
+ * Where operands go: a = rd, else rs2; b = rs1. Without an immediate, `imm` holds rs2 * 8 in byte 0 and rs3 * 8 in
+ * byte 1. In-page jumps hold the distance in bytes of entries (4 times the distance in bytes of code).
+ */
+export function encode(decoded: Decoded | undefined, index: number, into: Entry): void {
+  into.op = Special.SLOW;
+  into.a = into.b = into.imm = 0;
+  if (!decoded) return;
+  const { instruction, length, rd } = decoded;
+  const traits = traitsOf(instruction);
+  const writes = traits.writesX || traits.writesF;
+  if (traits.slow) return;
+  if (traits.writesX && rd === 0 && !traits.effects) {
+    into.op = length === 2 ? Special.NOP2 : Special.NOP4;
+    return;
+  }
+  const variant = variantFor(traits, decoded, index);
+  const op = numbers.get(`${instruction.name}/${length}/${variant}`);
+  if (op === undefined) return; // a rounding mode without a handler
+  into.op = op;
+  into.a = (writes ? rd : decoded.rs2) * 8;
+  into.b = decoded.rs1 * 8;
+  if (!traits.imm) into.imm = (decoded.rs2 * 8) | ((decoded.rs3 * 8) << 8);
+  else into.imm = variant.startsWith("forward") || variant.startsWith("backward") ? decoded.imm * 4 : decoded.imm;
+}
+
+function variantFor(traits: Traits, decoded: Decoded, index: number): string {
+  const discard = traits.writesX && decoded.rd === 0;
+  if (traits.branch || traits.directJump) {
+    const target = index + decoded.imm / 2;
+    const inPage = index < PAGE_HALFWORDS && target >= 0 && target < PAGE_HALFWORDS;
+    const direction = !inPage ? "out" : decoded.imm > 0 ? "forward" : "backward";
+    return traits.directJump && discard ? `${direction}-discard` : direction;
+  }
+  if (traits.rounded) {
+    if (discard) return "none"; // a conversion whose only effect is its flags
+    return decoded.rm === 7 ? "dynamic" : decoded.rm === 0 ? "nearest" : decoded.rm === 1 ? "truncate" : "none";
+  }
+  return discard ? "discard" : "plain";
+}

@@ -1,0 +1,297 @@
+import type { HartCells } from "./cells.ts";
+import { Cause, type PhysicalAccess, type PmpAccess, type PrivilegedCore, type TranslationListener } from "./engine.ts";
+import { CSRS, GIVEN_UP, PRIVILEGE, TLB_SET, TRAP_CAUSE, TRAP_VALUE } from "./hart-state.ts";
+import {
+  CONTEXTS, Context, FETCH_ENTRIES, FETCH_TABLE, LOAD_ENTRIES, LOAD_TABLE, SET_BYTES, STORE_ENTRIES, STORE_TABLE,
+  TLB_ENTRY_BYTES, TLB_SETS, entryMask,
+} from "./tlb.ts";
+
+export const Access = { READ: 0, WRITE: 1, EXECUTE: 2 } as const;
+export type Access = (typeof Access)[keyof typeof Access];
+
+/** Answers of `translate` that are not a place in linear memory. */
+export const FAULT = -1;
+export const DEVICE = -2;
+
+export interface MmuOptions {
+  readonly memory: WebAssembly.Memory;
+  readonly cells: HartCells;
+  readonly core: PrivilegedCore;
+  readonly physical: PhysicalAccess;
+  /** Guest-physical start of RAM, its length, and where it lies in linear memory. */
+  readonly ramBase: number;
+  readonly ramBytes: number;
+  readonly ramOffset: number;
+}
+
+const MSTATUS = (CSRS + 0x300 * 8) >> 2; // indices of the cells' low 32-bit words
+const SATP = (CSRS + 0x180 * 8) >> 2;
+const MENVCFG = (CSRS + 0x30a * 8) >> 2;
+
+const SUM = 1 << 18;
+const MXR = 1 << 19;
+const MPRV = 1 << 17;
+const PBMTE_HIGH = 1 << 30; // menvcfg bit 62
+
+// Page table entry bits (privileged spec 1.13, section 11.4.1 "Addressing and Memory Protection").
+const V = 1;
+const R = 2;
+const W = 4;
+const X = 8;
+const U = 16;
+const A = 64;
+const D = 128;
+const PTE_RESERVED_HIGH = 0xffc0_0000; // bits 63:54: N, PBMT and reserved
+const PTE_PBMT_HIGH = 0x6000_0000;
+
+const PAGE_CAUSE = [Cause.LOAD_PAGE, Cause.STORE_PAGE, Cause.INSTRUCTION_PAGE] as const;
+const ACCESS_CAUSE = [Cause.LOAD_ACCESS, Cause.STORE_ACCESS, Cause.INSTRUCTION_ACCESS] as const;
+const PMP_ACCESS: readonly PmpAccess[] = ["read", "write", "execute"];
+
+const TWO32 = 0x1_0000_0000;
+const NOT_PHYSICAL = -3;
+
+/**
+ * Address translation of one hart: Sv39, Sv48, Sv57 and bare, PMP, page leases, and the TLB sets of tlb.ts.
+ * Accessed and dirty bits are set here, by compare-and-swap (Svadu behaviour, as QEMU's default CPU).
+ * Addresses come as two 32-bit halves, so that a TLB miss allocates no BigInt.
+ */
+export class Mmu implements TranslationListener {
+  /** Low 12 bits included; valid after `translate` answered DEVICE. */
+  devicePhysical = 0;
+  misses = 0;
+  flushes = 0;
+
+  readonly #options: MmuOptions;
+  readonly #cells: HartCells;
+  readonly #i32: Int32Array;
+  readonly #ramBase: number;
+  readonly #ramBytes: number;
+  readonly #ramOffset: number;
+  /** Index in #i32 of the first word of the sets. */
+  readonly #sets: number;
+  /** Sets whose entries are stale; emptied when they are next chosen. */
+  #stale = (1 << CONTEXTS) - 1;
+  #context: Context = Context.M;
+  #mxr = 0;
+  #satpMode = 0;
+
+  constructor(options: MmuOptions) {
+    this.#options = options;
+    this.#cells = options.cells;
+    this.#i32 = new Int32Array(options.memory.buffer);
+    this.#ramBase = options.ramBase;
+    this.#ramBytes = options.ramBytes;
+    this.#ramOffset = options.ramOffset;
+    this.#sets = (options.cells.base + TLB_SETS) >> 2;
+    this.contextChanged();
+  }
+
+  /** Index of a context's set in linear memory, in 32-bit words. */
+  #set(context: Context): number {
+    return this.#sets + context * (SET_BYTES >> 2);
+  }
+
+  contextChanged(): void {
+    const cells = this.#cells.i32;
+    const privilege = cells[PRIVILEGE >> 2]!;
+    const status = cells[MSTATUS]!;
+    const mode = cells[SATP + 1]! >>> 28;
+    if ((status & MXR) !== this.#mxr || mode !== this.#satpMode) {
+      this.#mxr = status & MXR;
+      this.#satpMode = mode;
+      this.#stale |= ~(1 << Context.M);
+    }
+    let context: Context;
+    if (privilege === 0) context = Context.U;
+    else if (privilege === 1) context = status & SUM ? Context.S_SUM : Context.S;
+    else if (status & MPRV && ((status >> 11) & 3) !== 3) {
+      context = Context.MPRV;
+      if (this.#context !== Context.MPRV) this.#stale |= 1 << Context.MPRV;
+    } else context = Context.M;
+    // mstatus.MPP or SUM may change while MPRV is in force.
+    if (context === Context.MPRV) this.#stale |= 1 << Context.MPRV;
+    this.#choose(context);
+  }
+
+  flushTlb(): void {
+    this.flushes++;
+    this.#stale = (1 << CONTEXTS) - 1;
+    this.#choose(this.#context);
+  }
+
+  /** Forgets all fetch translations (frames moved, or fence.i). */
+  flushFetch(): void {
+    for (let context = 0; context < CONTEXTS; context++) {
+      if (this.#stale & (1 << context)) continue;
+      this.#empty(this.#set(context as Context) + (FETCH_TABLE >> 2), FETCH_ENTRIES);
+    }
+  }
+
+  #choose(context: Context): void {
+    this.#context = context;
+    const set = this.#set(context);
+    if (this.#stale & (1 << context)) {
+      this.#stale &= ~(1 << context);
+      this.#empty(set + (LOAD_TABLE >> 2), LOAD_ENTRIES);
+      this.#empty(set + (STORE_TABLE >> 2), STORE_ENTRIES);
+      this.#empty(set + (FETCH_TABLE >> 2), FETCH_ENTRIES);
+    }
+    this.#cells.i32[TLB_SET >> 2] = set << 2;
+  }
+
+  #empty(table: number, entries: number): void {
+    const words = TLB_ENTRY_BYTES >> 2;
+    this.#i32.fill(-1, table, table + entries * words); // tag -1 belongs to the last index …
+    this.#i32.fill(0, table + (entries - 1) * words, table + entries * words); // … which gets the tag of index 0
+  }
+
+  /** Installs a translation. `addend` as in tlb.ts. */
+  fill(access: Access, low: number, high: number, addend: number): void {
+    const set = this.#set(this.#context);
+    const table = access === Access.READ ? LOAD_TABLE : access === Access.WRITE ? STORE_TABLE : FETCH_TABLE;
+    const entries = access === Access.READ ? LOAD_ENTRIES : access === Access.WRITE ? STORE_ENTRIES : FETCH_ENTRIES;
+    const word = set + ((table + ((low >>> 8) & entryMask(entries))) >> 2);
+    this.#i32[word] = low & ~0xfff;
+    this.#i32[word + 1] = high;
+    this.#i32[word + 2] = addend;
+  }
+
+  /**
+   * Translates one address for an access that stays in its page. Answers its place in linear memory (0 and up) when it
+   * is RAM, and then the page's TLB entry is filled (loads and stores only); DEVICE; or FAULT with TRAP_CAUSE and
+   * TRAP_VALUE set.
+   */
+  translate(low: number, high: number, access: Access): number {
+    this.misses++;
+    const { core, physical } = this.#options;
+    for (;;) {
+      const givenUp = Atomics.load(this.#cells.i32, GIVEN_UP >> 2);
+      const privilege = this.#effectivePrivilege(access);
+      const address = this.#walk(low, high, access, privilege);
+      if (address === FAULT) return this.#fault(PAGE_CAUSE[access], low, high);
+      if (address === NOT_PHYSICAL || !core.pmpAllows(BigInt(address), PMP_ACCESS[access]!, privilege)) {
+        return this.#fault(ACCESS_CAUSE[access], low, high);
+      }
+      const offset = address - this.#ramBase;
+      if (offset < 0 || offset >= this.#ramBytes) {
+        this.devicePhysical = address;
+        return DEVICE;
+      }
+      if (!physical.ensurePage(BigInt(address), access === Access.WRITE)) return this.#fault(ACCESS_CAUSE[access], low, high);
+      // Pages were recalled while ensurePage blocked: the page tables may have changed, walk again.
+      if (Atomics.load(this.#cells.i32, GIVEN_UP >> 2) !== givenUp) continue;
+      const place = offset + this.#ramOffset;
+      if (access !== Access.EXECUTE) this.fill(access, low, high, (place - low) | 0);
+      return place;
+    }
+  }
+
+  /** RAM page number (0 = first page of RAM) of a place in linear memory. */
+  ramPage(place: number): number {
+    return (place - this.#ramOffset) >>> 12;
+  }
+
+  #fault(cause: number, low: number, high: number): typeof FAULT {
+    const cells = this.#cells.i32;
+    cells[TRAP_CAUSE >> 2] = cause;
+    cells[(TRAP_CAUSE >> 2) + 1] = 0;
+    cells[TRAP_VALUE >> 2] = low;
+    cells[(TRAP_VALUE >> 2) + 1] = high;
+    return FAULT;
+  }
+
+  /** Raises an access fault for an address that `translate` accepted (a device that does not answer). */
+  accessFault(low: number, high: number, access: Access): void {
+    this.#fault(ACCESS_CAUSE[access], low, high);
+  }
+
+  #effectivePrivilege(access: Access): number {
+    const privilege = this.#cells.i32[PRIVILEGE >> 2]!;
+    if (access === Access.EXECUTE) return privilege;
+    const status = this.#cells.i32[MSTATUS]!;
+    return status & MPRV ? (status >> 11) & 3 : privilege;
+  }
+
+  /** The physical address, FAULT (page fault) or NOT_PHYSICAL (access fault). Spec: section 11.3.2 "Virtual Address Translation Process". */
+  #walk(low: number, high: number, access: Access, privilege: number): number {
+    const cells = this.#cells.i32;
+    const satpHigh = cells[SATP + 1]!;
+    const mode = satpHigh >>> 28;
+    if (privilege === 3 || mode === 0) {
+      return high >>> 0 >= 1 << 20 ? NOT_PHYSICAL : (high >>> 0) * TWO32 + (low >>> 0); // nothing lives above 2^52
+    }
+    const levels = mode - 5; // 8: Sv39, 9: Sv48, 10: Sv57
+    // Bits above the highest translated one must all equal it.
+    const sign = high >> (levels === 3 ? 6 : levels === 4 ? 15 : 24);
+    if (sign !== 0 && sign !== -1) return FAULT;
+
+    const status = cells[MSTATUS]!;
+    const pbmt = cells[MENVCFG + 1]! & PBMTE_HIGH ? PTE_PBMT_HIGH : 0;
+    restart: for (;;) {
+      let ppn = (satpHigh & 0xfff) * TWO32 + (cells[SATP]! >>> 0);
+      for (let level = levels - 1; level >= 0; level--) {
+        const pte = this.#pte(ppn * 4096 + index(low, high, level) * 8, false);
+        if (pte === NOT_PHYSICAL) return NOT_PHYSICAL;
+        const bits = Atomics.load(this.#i32, pte);
+        const upper = this.#i32[pte + 1]!;
+        if (!(bits & V) || (bits & (R | W)) === W || upper & PTE_RESERVED_HIGH & ~pbmt) return FAULT;
+        const next = (upper & 0x3f_ffff) * 0x40_0000 + (bits >>> 10);
+        if (!(bits & (R | X))) {
+          if (bits & (A | D | U) || upper & PTE_RESERVED_HIGH) return FAULT;
+          ppn = next;
+          continue;
+        }
+        if (!permitted(bits, access, privilege, status)) return FAULT;
+        const span = 512 ** level;
+        if (next % span !== 0) return FAULT; // misaligned superpage
+        const wanted = access === Access.WRITE ? A | D : A;
+        if ((bits & wanted) !== wanted) {
+          if (this.#pte(ppn * 4096 + index(low, high, level) * 8, true) === NOT_PHYSICAL) return NOT_PHYSICAL;
+          if (Atomics.compareExchange(this.#i32, pte, bits, bits | wanted) !== bits) continue restart;
+        }
+        const inSpan = level === 0 ? 0 : pageInSpan(low, high, level);
+        const page = next + inSpan;
+        return page >= 2 ** 40 ? NOT_PHYSICAL : page * 4096 + (low & 0xfff);
+      }
+      return FAULT;
+    }
+  }
+
+  /** Index in #i32 of the page table entry at a physical address. */
+  #pte(physical: number, write: boolean): number {
+    const offset = physical - this.#ramBase;
+    if (offset < 0 || offset + 8 > this.#ramBytes) return NOT_PHYSICAL;
+    const address = BigInt(physical);
+    const { core, physical: pages } = this.#options;
+    if (!core.pmpAllows(address, write ? "write" : "read", 1)) return NOT_PHYSICAL;
+    if (!pages.ensurePage(address, write)) return NOT_PHYSICAL;
+    return (offset + this.#ramOffset) / 4;
+  }
+}
+
+/** VPN[level] of an address. */
+function index(low: number, high: number, level: number): number {
+  switch (level) {
+    case 0: return (low >>> 12) & 511;
+    case 1: return (low >>> 21) & 511;
+    case 2: return ((low >>> 30) | (high << 2)) & 511;
+    case 3: return (high >>> 7) & 511;
+    default: return (high >>> 16) & 511;
+  }
+}
+
+/** Page number within a superpage of 512^level pages. */
+function pageInSpan(low: number, high: number, level: number): number {
+  let page = 0;
+  for (let i = level - 1; i >= 0; i--) page = page * 512 + index(low, high, i);
+  return page;
+}
+
+function permitted(bits: number, access: Access, privilege: number, status: number): boolean {
+  if (privilege === 0) {
+    if (!(bits & U)) return false;
+  } else if (bits & U && (access === Access.EXECUTE || !(status & SUM))) return false;
+  if (access === Access.READ) return (bits & R) !== 0 || ((status & MXR) !== 0 && (bits & X) !== 0);
+  return (bits & (access === Access.WRITE ? W : X)) !== 0;
+}

@@ -1,0 +1,39 @@
+import { ENGINE } from "./hart-state.ts";
+
+/**
+ * Layout of the translation caches in a hart's area, shared by the MMU (fills and flushes) and generated code (looks up).
+ *
+ * One *set* per translation context, so that traps between U and S keep their entries. A set is three direct-mapped
+ * tables, for loads, stores and fetches, of 16-byte entries:
+ *
+ *   +0  i64 tag      page-aligned virtual address
+ *   +8  i32 addend   load, store: add to the low half of the address for the place in linear memory
+ *                    fetch: address of the frame of decoded entries (decode-cache.ts)
+ *
+ * A hit is `((tag ^ address) & (~0xfff | bytes - 1)) == 0`, which also sends misaligned accesses to the slow path. An
+ * invalid entry holds a tag that belongs to another index, so no address can match it.
+ */
+export const TLB_ENTRY_BYTES = 16;
+
+/** Entries per table. Larger tables miss less but make sfence.vma dearer; see interpreter.bench.ts. */
+export const LOAD_ENTRIES = 512;
+export const STORE_ENTRIES = 512;
+export const FETCH_ENTRIES = 256;
+
+/** Offsets of the tables in a set. */
+export const LOAD_TABLE = 0;
+export const STORE_TABLE = LOAD_TABLE + LOAD_ENTRIES * TLB_ENTRY_BYTES;
+export const FETCH_TABLE = STORE_TABLE + STORE_ENTRIES * TLB_ENTRY_BYTES;
+export const SET_BYTES = FETCH_TABLE + FETCH_ENTRIES * TLB_ENTRY_BYTES;
+
+/** Translation contexts. MPRV borrows the last one, emptied whenever it is chosen. */
+export const Context = { M: 0, S: 1, S_SUM: 2, U: 3, MPRV: 4 } as const;
+export type Context = (typeof Context)[keyof typeof Context];
+export const CONTEXTS = 5;
+
+/** Offset of the sets in the hart area. */
+export const TLB_SETS = ENGINE;
+export const TLB_SETS_END = TLB_SETS + CONTEXTS * SET_BYTES;
+
+/** Byte offset of an address's entry in a table, from bits 12 and up: `(address >> 8) & mask`. */
+export const entryMask = (entries: number): number => (entries - 1) * TLB_ENTRY_BYTES;
