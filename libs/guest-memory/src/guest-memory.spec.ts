@@ -39,8 +39,10 @@ describe("PageBitmap", () => {
         const bitmap = new PageBitmap(100);
         const model = new Set<number>();
         for (const [page, add] of steps) {
-          if (add) (bitmap.add(page), model.add(page));
-          else (bitmap.delete(page), model.delete(page));
+          for (const set of [bitmap, model]) {
+            if (add) set.add(page);
+            else set.delete(page);
+          }
           expect(bitmap.has(page)).toBe(model.has(page));
           expect(bitmap.count).toBe(model.size);
         }
