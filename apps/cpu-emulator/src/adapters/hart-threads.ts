@@ -1,0 +1,55 @@
+import { Worker } from "node:worker_threads";
+import type { HartHost, HartThread, HartThreadOptions } from "../core/host.ts";
+import { hostMs } from "./host-clock.ts";
+
+/** What a hart's thread posts. */
+export type HartThreadMessage = { kind: "ready" } | { kind: "report"; events: Record<string, number> };
+
+/** Harts in worker threads of this process. */
+export const hartThreads: HartHost = {
+  start: (options) => new WorkerHart(options),
+  hostMs,
+  turn: () => new Promise((resolve) => setImmediate(resolve)),
+};
+
+class WorkerHart implements HartThread {
+  readonly ready: Promise<void>;
+  readonly #worker: Worker;
+  #failure: ((reason: string) => void) | undefined;
+  #report: ((events: Record<string, number>) => void) | undefined;
+  #ended = false;
+
+  constructor(options: HartThreadOptions) {
+    // TypeScript runs unbuilt in workers too. V8 flags are process-wide and cannot be given here.
+    this.#worker = new Worker(new URL("./hart-worker.ts", import.meta.url), {
+      workerData: options,
+      execArgv: [],
+      name: `hart${options.hart}`,
+    });
+    this.ready = new Promise((resolve, reject) => {
+      const ended = (reason: string): void => {
+        reject(new Error(reason));
+        if (this.#ended) return;
+        this.#ended = true;
+        this.#failure?.(reason);
+      };
+      this.#worker.on("message", (message: HartThreadMessage) => {
+        if (message.kind === "ready") resolve();
+        else this.#report?.(message.events);
+      });
+      this.#worker.on("error", (error: Error) => ended(`hart ${options.hart} crashed: ${error?.stack ?? String(error)}`));
+      this.#worker.on("exit", (code) => ended(`the thread of hart ${options.hart} ended with code ${code}`));
+    });
+    this.ready.catch(() => {}); // reported through onFailure as well
+  }
+  onFailure(listener: (reason: string) => void): void {
+    this.#failure = listener;
+  }
+  onReport(listener: (events: Record<string, number>) => void): void {
+    this.#report = listener;
+  }
+  async terminate(): Promise<void> {
+    this.#ended = true;
+    await this.#worker.terminate();
+  }
+}

@@ -1,0 +1,158 @@
+import { ContractError, type Implementation } from "@polyvisor/contracts";
+import { CPU, Firmware, type CreateHartsRequest } from "@polyvisor/contracts/cpu";
+import type { ServiceContext } from "@polyvisor/service-kit";
+import { ENGINES, type EngineName } from "./hart-loop.ts";
+import type { HartHost } from "./host.ts";
+import { ISA } from "./isa-string.ts";
+import { Machine, type MachinePeers } from "./machine.ts";
+
+export interface CpuServiceOptions {
+  readonly maxHarts: number;
+  readonly maxMachines: number;
+}
+
+/** cpu.proto over machines. Life-cycle rules are in CONTRACT.md (CPU-1 ...). */
+export class CpuService {
+  readonly #machines = new Map<string, Machine>();
+  readonly #creating = new Set<string>();
+  readonly #options: CpuServiceOptions;
+  readonly #peers: MachinePeers;
+  readonly #host: HartHost;
+  readonly #context: ServiceContext;
+
+  constructor(options: CpuServiceOptions, peers: MachinePeers, host: HartHost, context: ServiceContext) {
+    this.#options = options;
+    this.#peers = peers;
+    this.#host = host;
+    this.#context = context;
+  }
+
+  readonly implementation: Implementation<typeof CPU.definition> = {
+    createHarts: async (request) => {
+      const id = request.machine;
+      this.#validate(request);
+      if (this.#machines.has(id) || this.#creating.has(id)) {
+        throw new ContractError("already-exists", `createHarts: ${id} has harts already; destroy them first`);
+      }
+      if (this.#machines.size + this.#creating.size >= this.#options.maxMachines) {
+        throw new ContractError("exhausted", `createHarts: ${this.#options.maxMachines} machines have harts here already`);
+      }
+      this.#creating.add(id);
+      try {
+        const machine = await Machine.create(
+          {
+            machine: id, harts: request.harts, engine: (request.engine || "interpreter") as EngineName,
+            firmware: request.firmware === Firmware.NONE ? "none" : "builtin",
+            entry: request.entry, deviceTree: request.deviceTree, ramBase: request.ramBase, ramBytes: request.ramBytes,
+          },
+          this.#peers,
+          this.#host,
+          (changed) => this.#publish(changed),
+        );
+        this.#machines.set(id, machine);
+      } finally {
+        this.#creating.delete(id);
+      }
+      return { isa: ISA };
+    },
+    runHarts: async ({ machine }) => {
+      await this.#machine("runHarts", machine).run();
+      return {};
+    },
+    pauseHarts: async ({ machine }) => {
+      await this.#machine("pauseHarts", machine).pause();
+      return {};
+    },
+    stepHart: async ({ machine, hart, instructions }) => this.#machine("stepHart", machine).step(hart, instructions),
+    destroyHarts: async ({ machine: id }) => {
+      const machine = this.#machine("destroyHarts", id);
+      this.#machines.delete(id);
+      await machine.destroy();
+      return {};
+    },
+    readHart: ({ machine, hart }) => ({ state: this.#machine("readHart", machine).read(hart) }),
+    writeHart: async ({ machine, state }) => {
+      if (!state) throw new ContractError("invalid", "writeHart: no state");
+      await this.#machine("writeHart", machine).write(state);
+      return {};
+    },
+    setEngine: async ({ machine, engine }) => {
+      await this.#machine("setEngine", machine).setEngine(engineNamed("setEngine", engine));
+      return {};
+    },
+    readStats: async ({ machine: id }) => {
+      const machine = this.#machine("readStats", id);
+      return { harts: await machine.stats(), engine: machine.engine };
+    },
+    interrupts: (channel) => {
+      let last = 0n;
+      channel.onMessage((signal) => {
+        if (channel.closed) return;
+        const machine = this.#machines.get(signal.machine);
+        if (!machine) return channel.close(new ContractError("not-found", `interrupts: ${signal.machine} has no harts`));
+        if (signal.sequence <= last) {
+          return channel.close(new ContractError("invalid", `interrupts: sequence ${signal.sequence} after ${last}; it must increase`));
+        }
+        last = signal.sequence;
+        if (!machine.signal(signal)) {
+          return channel.close(new ContractError("invalid", `interrupts: ${signal.machine} has no hart ${signal.hart} or no line ${signal.line}`));
+        }
+        if (signal.acknowledge) channel.send({ machine: signal.machine, sequence: signal.sequence });
+      });
+    },
+    watchHarts: ({ machine }, out) => {
+      const found = this.#machines.get(machine);
+      if (found) found.watch(out);
+      else out.close(new ContractError("not-found", `watchHarts: ${machine} has no harts`));
+    },
+  };
+
+  /** Destroys the harts of all machines. */
+  async close(): Promise<void> {
+    const machines = [...this.#machines.values()];
+    this.#machines.clear();
+    await Promise.all(machines.map((machine) => machine.destroy()));
+  }
+  describe(): Record<string, string> {
+    return {
+      machines: [...this.#machines.values()].map(({ spec, state, engine }) => `${spec.machine} (${state}, ${engine})`).join(", ") || "none",
+      isa: ISA,
+      leases: this.#peers.sharedMemory ? "shared, coherent" : "coherent",
+    };
+  }
+
+  #machine(what: string, id: string): Machine {
+    const machine = this.#machines.get(id);
+    if (!machine) throw new ContractError("not-found", `${what}: ${id || "(no name)"} has no harts here; create them first`);
+    return machine;
+  }
+  #validate(request: CreateHartsRequest): void {
+    const bad = (what: string): never => {
+      throw new ContractError("invalid", `createHarts: ${what}`);
+    };
+    if (!request.machine) bad("machine is empty");
+    if (request.harts < 1 || request.harts > this.#options.maxHarts) bad(`${request.harts} harts; 1 to ${this.#options.maxHarts}`);
+    if (request.engine) engineNamed("createHarts", request.engine);
+    if (request.firmware !== Firmware.BUILTIN && request.firmware !== Firmware.NONE) bad("firmware is neither BUILTIN nor NONE");
+    if (request.deterministic) throw new ContractError("unimplemented", "createHarts: deterministic time is not built yet");
+    if (request.ramBytes < 4096n || request.ramBytes & 0xfffn || request.ramBase & 0xfffn) {
+      bad(`RAM of ${request.ramBytes} bytes at 0x${request.ramBase.toString(16)}; both must be multiples of 4096`);
+    }
+    if (request.ramBytes > 1n << 32n || request.ramBase + request.ramBytes > 1n << 52n) bad(`RAM of ${request.ramBytes} bytes is more than this machine can reach`);
+    if (request.entry & 1n) bad(`entry 0x${request.entry.toString(16)} is odd`);
+  }
+  #publish(machine: Machine): void {
+    const { spec, state, reason, engine } = machine;
+    this.#context.events.publish({
+      machine: spec.machine, service: CPU.service, fact: `harts-${state}`,
+      data: { harts: spec.harts, engine, ...(reason ? { reason } : {}) },
+    });
+    if (state === "failed") this.#context.log.error({ machine: spec.machine, reason }, "harts failed");
+    else this.#context.log.info({ machine: spec.machine, harts: spec.harts, engine }, `harts ${state}`);
+  }
+}
+
+function engineNamed(what: string, name: string): EngineName {
+  if ((ENGINES as readonly string[]).includes(name)) return name as EngineName;
+  throw new ContractError("invalid", `${what}: no engine "${name}"; one of ${ENGINES.join(", ")}`);
+}

@@ -1,0 +1,243 @@
+import type { HartCells } from "./cells.ts";
+import { ExitReason, type Engine } from "./engine.ts";
+import type { GuestTime } from "./guest-time.ts";
+import { ATTENTION, REQUESTS, X } from "./hart-state.ts";
+import {
+  DONE_SEQ, ENGINE_WANTED, EVENT_COUNTS, EVENT_NAMES, EXIT_COUNTS, HSM_ADDRESS, HSM_OPAQUE, HSM_STATE, IDLE_MS,
+  PARK_MS, Request, REQUEST_SEQ, RUN_STATE, RunState, STEP_BUDGET, WFI_COUNT, type HartMailbox,
+} from "./mailbox.ts";
+import { countGivenUp } from "./physical.ts";
+import type { Privileged } from "./privileged.ts";
+import { HartState } from "./sbi/hsm.ts";
+import { enterSupervisor } from "./sbi/sbi.ts";
+
+/** Engines by the names of CreateHarts and SetEngine; the index goes through ENGINE_WANTED. */
+export const ENGINES = ["interpreter", "reference"] as const;
+export type EngineName = (typeof ENGINES)[number];
+
+/**
+ * Instructions between two looks at interrupts and requests: ~40 µs at 500 MIPS, so an interrupt waits less than the
+ * thread wake-up that announces it, and the ~150 ns of one turn of the loop stay under 0.5 %.
+ */
+const SLICE = 20_000;
+/** The reference engine is ~200 times slower; the same latency in time needs a smaller slice. */
+const REFERENCE_SLICE = 500;
+/** Atomics.wait takes no more than this; the loop goes round again. */
+const LONGEST_SLEEP_MS = 60_000;
+
+export interface HartParts {
+  readonly cells: HartCells;
+  readonly core: Privileged;
+  readonly time: GuestTime;
+  readonly mailbox: HartMailbox;
+  readonly engine: EngineName;
+  /** Makes an engine over this hart's cells and MMU; called once per name. */
+  createEngine(name: EngineName): Engine;
+  /** Answers a REPORT request: the engines' numbers, to the host. */
+  report(events: Record<string, number>): void;
+}
+
+/** One hart's thread: slices of guest code, and between them interrupts, requests, sleep. */
+export class HartLoop {
+  readonly #parts: HartParts;
+  readonly #cells: HartCells;
+  readonly #core: Privileged;
+  readonly #engines = new Map<EngineName, Engine>();
+  #engine: Engine;
+
+  constructor(parts: HartParts) {
+    this.#parts = parts;
+    this.#cells = parts.cells;
+    this.#core = parts.core;
+    this.#engine = this.#engineNamed(parts.engine);
+    parts.mailbox.serveWhileBlocked = () => {
+      countGivenUp(this.#cells);
+      this.#serveFences();
+    };
+  }
+
+  fenceI(): void {
+    for (const engine of this.#engines.values()) engine.fenceI();
+  }
+  flushTlb(): void {
+    for (const engine of this.#engines.values()) engine.flushTlb();
+  }
+
+  /** Runs until a STOP request. Begins parked. */
+  run(): void {
+    const words = this.#cells.i32;
+    const counts = this.#cells.f64;
+    const slices = (EVENT_COUNTS >> 3) + EVENT_NAMES.indexOf("slice");
+    if (this.#park()) return this.#exit();
+    for (;;) {
+      if (Atomics.load(words, ATTENTION >> 2) !== 0 && this.#attend()) return this.#exit();
+      if (words[HSM_STATE >> 2] !== HartState.STARTED && !this.#started()) continue;
+      counts[slices]!++;
+      this.#slice(this.#engine, this.#engine.name === "reference" ? REFERENCE_SLICE : SLICE);
+    }
+  }
+
+  /** Interrupts, then guest code until the engine returns. */
+  #slice(engine: Engine, budget: number): void {
+    const core = this.#core;
+    core.refreshTimers();
+    core.takeInterrupt();
+    core.leave = false;
+    switch (engine.run(budget)) {
+      case ExitReason.TRAP:
+        core.takeTrap();
+        break;
+      case ExitReason.WFI:
+        this.#sleepUntilInterrupt();
+        break;
+    }
+  }
+
+  #sleepUntilInterrupt(): void {
+    const core = this.#core;
+    this.#cells.f64[(EXIT_COUNTS >> 3) + WFI_COUNT]!++;
+    core.refreshTimers();
+    if (core.wakes()) return;
+    const timer = core.nextTimer();
+    const ms = timer === Infinity ? LONGEST_SLEEP_MS : Math.min(this.#parts.time.msUntil(timer), LONGEST_SLEEP_MS);
+    if (ms > 0) this.#sleep(ms);
+  }
+  /** Asleep until somebody asks for attention, or for `ms`. A WFI that ends early is within the specification. */
+  #sleep(ms: number): void {
+    const cells = this.#cells;
+    this.#idle(() => this.#parts.mailbox.block(() => Atomics.wait(cells.i32, ATTENTION >> 2, 0, ms)));
+  }
+  #idle(sleep: () => void): void {
+    const { f64 } = this.#cells;
+    const start = (f64[PARK_MS >> 3] = this.#parts.time.hostMs());
+    sleep();
+    f64[IDLE_MS >> 3]! += this.#parts.time.hostMs() - start;
+    f64[PARK_MS >> 3] = 0;
+  }
+
+  /** SBI HSM: false while the hart is stopped (after a sleep), true once it has been started. */
+  #started(): boolean {
+    const cells = this.#cells;
+    if (Atomics.load(cells.i32, HSM_STATE >> 2) === HartState.START_PENDING) {
+      enterSupervisor(this.#core, cells.u64[HSM_ADDRESS >> 3]!, BigInt(cells.hart), cells.u64[HSM_OPAQUE >> 3]!);
+      this.flushTlb();
+      this.fenceI();
+      Atomics.store(cells.i32, HSM_STATE >> 2, HartState.STARTED);
+      return true;
+    }
+    this.#sleep(LONGEST_SLEEP_MS);
+    return false;
+  }
+
+  /** Serves requests; true: end the thread. */
+  #attend(): boolean {
+    const words = this.#cells.i32;
+    Atomics.store(words, ATTENTION >> 2, 0);
+    this.#serveFences();
+    const bits = Atomics.load(words, REQUESTS >> 2);
+    if (bits === 0) return false;
+    if (this.#serveOutsideGuest(bits)) return true;
+    return (bits & Request.PAUSE) !== 0 && this.#park();
+  }
+
+  /** Requests that can be served parked or not; true: STOP. */
+  #serveOutsideGuest(bits: number): boolean {
+    if (bits & Request.ENGINE) {
+      this.#take(Request.ENGINE);
+      this.#engine = this.#engineNamed(ENGINES[Atomics.load(this.#cells.i32, ENGINE_WANTED >> 2)] ?? this.#parts.engine);
+    }
+    if (bits & Request.REPORT) {
+      this.#take(Request.REPORT);
+      const events: Record<string, number> = {};
+      for (const engine of this.#engines.values()) {
+        for (const [name, count] of Object.entries(engine.events())) events[name] = (events[name] ?? 0) + count;
+      }
+      this.#parts.report(events);
+    }
+    return (bits & Request.STOP) !== 0;
+  }
+
+  /** Parked until RUN (false) or STOP (true). STEP executes and parks again. */
+  #park(): boolean {
+    const words = this.#cells.i32;
+    this.#take(Request.PAUSE);
+    for (;;) {
+      this.#state(RunState.PARKED);
+      Atomics.wait(words, ATTENTION >> 2, 0);
+      Atomics.store(words, ATTENTION >> 2, 0);
+      const bits = Atomics.load(words, REQUESTS >> 2);
+      if (this.#serveOutsideGuest(bits)) return true;
+      if (bits & (Request.RUN | Request.STEP)) {
+        this.#state(RunState.RUNNING);
+        this.#serveFences();
+        this.#core.pmp.changed(); // the host may have written cells
+        this.#core.translation.flushTlb();
+        this.#core.translation.contextChanged();
+        if (bits & Request.RUN) {
+          this.#take(Request.RUN);
+          return false;
+        }
+        this.#step();
+        this.#take(Request.STEP);
+      }
+    }
+  }
+
+  /** Exact to the instruction, so always on the reference engine. Time does not pass while stepping. */
+  #step(): void {
+    const engine = this.#engineNamed("reference");
+    for (let left = this.#cells.u32[STEP_BUDGET >> 2]!; left > 0; left--) {
+      if (this.#cells.i32[HSM_STATE >> 2] !== HartState.STARTED) {
+        if (Atomics.load(this.#cells.i32, HSM_STATE >> 2) !== HartState.START_PENDING) break;
+        this.#started();
+      }
+      if (Atomics.load(this.#cells.i32, REQUESTS >> 2) & Request.STOP) break;
+      const core = this.#core;
+      core.refreshTimers();
+      core.takeInterrupt();
+      core.leave = false;
+      if (engine.run(1) === ExitReason.TRAP) core.takeTrap();
+    }
+    this.fenceI(); // the reference engine may have written code that the other one has decoded
+  }
+
+  /** FENCE_I and FLUSH_TLB, from a slice boundary or from a sleep. */
+  #serveFences(): void {
+    const words = this.#cells.i32;
+    const ticket = Atomics.load(words, REQUEST_SEQ >> 2);
+    const bits = Atomics.and(words, REQUESTS >> 2, ~(Request.FENCE_I | Request.FLUSH_TLB));
+    if (bits & Request.FENCE_I) this.fenceI();
+    if (bits & Request.FLUSH_TLB) this.flushTlb();
+    if (Atomics.exchange(words, DONE_SEQ >> 2, ticket) !== ticket) Atomics.notify(words, DONE_SEQ >> 2);
+  }
+  #take(bit: number): void {
+    Atomics.and(this.#cells.i32, REQUESTS >> 2, ~bit);
+  }
+  #state(state: number): void {
+    Atomics.store(this.#cells.i32, RUN_STATE >> 2, state);
+    Atomics.notify(this.#cells.i32, RUN_STATE >> 2);
+    Atomics.notify(this.#cells.i32, DONE_SEQ >> 2);
+  }
+  #exit(): void {
+    this.#state(RunState.EXITED);
+  }
+  #engineNamed(name: EngineName): Engine {
+    let engine = this.#engines.get(name);
+    if (!engine) this.#engines.set(name, (engine = this.#parts.createEngine(name)));
+    return engine;
+  }
+}
+
+/** How a hart enters its first instruction (CreateHarts). */
+export function boot(core: Privileged, firmware: "builtin" | "none", entry: bigint, deviceTree: bigint): void {
+  const { cells } = core;
+  const hart = BigInt(cells.hart);
+  if (firmware === "none") {
+    core.reset(entry, hart, deviceTree); // M-mode; every hart starts (OpenSBI elects one)
+    cells.i32[HSM_STATE >> 2] = HartState.STARTED;
+  } else {
+    enterSupervisor(core, entry, hart, deviceTree);
+    cells.i32[HSM_STATE >> 2] = cells.hart === 0 ? HartState.STARTED : HartState.STOPPED;
+  }
+  cells.u64[X >> 3] = 0n;
+}

@@ -1,0 +1,45 @@
+import { HartCells, MachineCells } from "./cells.ts";
+import { Clint } from "./clint.ts";
+import type { Engine } from "./engine.ts";
+import { GuestTime } from "./guest-time.ts";
+import { HartLoop, type EngineName } from "./hart-loop.ts";
+import type { HartThreadOptions } from "./host.ts";
+import { HartMailbox } from "./mailbox.ts";
+import { Mmu } from "./mmu.ts";
+import { HartPhysical } from "./physical.ts";
+import { Privileged } from "./privileged.ts";
+import { ReferenceEngine } from "./reference-engine.ts";
+import { supervisorCalls } from "./sbi/sbi.ts";
+
+export interface HartSurroundings {
+  hostMs(): number;
+  report(events: Record<string, number>): void;
+}
+
+/** Puts the parts of one hart together, in its own thread: the list to read the hart's files by. */
+export function assembleHart(options: HartThreadOptions, surroundings: HartSurroundings): HartLoop {
+  const { memory, ram } = options;
+  const harts = Array.from({ length: options.harts }, (_, hart) => new HartCells(memory.buffer, hart));
+  const cells = harts[options.hart]!;
+  const machine = new MachineCells(memory.buffer);
+  const time = new GuestTime(machine, () => surroundings.hostMs());
+  const core = new Privileged(cells, time);
+  const mailbox = new HartMailbox(cells, machine);
+  const physical = new HartPhysical(ram, cells, mailbox, new Clint(harts, core, time));
+  const mmu = new Mmu({ memory, cells, core, physical, ramBase: Number(ram.base), ramBytes: ram.bytes, ramOffset: ram.offset });
+  core.translation = mmu;
+
+  const createEngine = (name: EngineName): Engine => {
+    switch (name) {
+      case "reference": return new ReferenceEngine({ memory, cells, core, physical, mmu });
+      case "interpreter": return new ReferenceEngine({ memory, cells, core, physical, mmu });
+    }
+  };
+  const loop = new HartLoop({ cells, core, time, mailbox, engine: options.engine, createEngine, report: (events) => surroundings.report(events) });
+  if (options.builtinFirmware) {
+    core.supervisorCalls = supervisorCalls({
+      core, harts, mailbox, memory: physical, fenceI: () => loop.fenceI(), flushTlb: () => loop.flushTlb(),
+    });
+  }
+  return loop;
+}

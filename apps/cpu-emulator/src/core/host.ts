@@ -1,0 +1,33 @@
+import type { RamLayout } from "./physical.ts";
+import type { EngineName } from "./hart-loop.ts";
+
+/** What the thread of one hart is started with; structured-cloneable. */
+export interface HartThreadOptions {
+  readonly memory: WebAssembly.Memory;
+  readonly hart: number;
+  readonly harts: number;
+  readonly ram: RamLayout;
+  readonly engine: EngineName;
+  /** SBI calls are answered by the cpu-emulator. */
+  readonly builtinFirmware: boolean;
+}
+
+export interface HartThread {
+  /** Resolves once the hart is parked and takes requests; rejects when it cannot start. */
+  readonly ready: Promise<void>;
+  /** Called at most once, when the thread ends without having been asked to. */
+  onFailure(listener: (reason: string) => void): void;
+  /** Answers of REPORT requests. */
+  onReport(listener: (events: Record<string, number>) => void): void;
+  /** Ends the thread whatever it does. */
+  terminate(): Promise<void>;
+}
+
+/** The host system, as the hart host needs it; adapters/hart-threads.ts implements it with worker threads. */
+export interface HartHost {
+  start(options: HartThreadOptions): HartThread;
+  /** One monotonic clock, the same in all threads, milliseconds. */
+  hostMs(): number;
+  /** Lets other work of this thread have its turn. */
+  turn(): Promise<void>;
+}

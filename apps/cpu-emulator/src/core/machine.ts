@@ -1,0 +1,368 @@
+import { ContractError, type Sink } from "@polyvisor/contracts";
+import { InterruptLine, type HartEvent, type HartState as HartStateMessage, type InterruptSignal } from "@polyvisor/contracts/cpu";
+import type { DevicePort } from "@polyvisor/contracts/device";
+import type { MemoryPort, SharedMemorySource } from "@polyvisor/contracts/memory";
+import { HartCells, MachineCells } from "./cells.ts";
+import { MEIP, SEIP } from "./csr.ts";
+import { ExitLink } from "./exit-link.ts";
+import { GuestTime } from "./guest-time.ts";
+import { boot, ENGINES, type EngineName } from "./hart-loop.ts";
+import { ATTENTION, ENGINE, EXTERNAL_PENDING, INSTRET, REQUESTS } from "./hart-state.ts";
+import { readHartState, writeHartState, type HartStatus } from "./hart-snapshot.ts";
+import { hartStats, type HartReport } from "./hart-stats.ts";
+import type { HartHost, HartThread } from "./host.ts";
+import { PageLease } from "./lease.ts";
+import {
+  DONE_SEQ, DOORBELL, ENGINE_WANTED, HOST_ASLEEP, HostMailbox, HSM_STATE, PARK_MS, Request, request, RUN_STATE, RunState, served, STEP_BUDGET, wake,
+} from "./mailbox.ts";
+import { Privileged } from "./privileged.ts";
+import { HartState } from "./sbi/hsm.ts";
+
+export interface MachineSpec {
+  readonly machine: string;
+  readonly harts: number;
+  readonly engine: EngineName;
+  readonly firmware: "builtin" | "none";
+  readonly entry: bigint;
+  readonly deviceTree: bigint;
+  readonly ramBase: bigint;
+  readonly ramBytes: bigint;
+}
+
+export interface MachinePeers {
+  readonly memory: MemoryPort;
+  readonly devices: DevicePort;
+  readonly sharedMemory?: SharedMemorySource | undefined;
+}
+
+export type MachineState = "created" | "running" | "paused" | "failed" | "destroyed";
+
+/** How long a hart may take to reach an instruction boundary: its longest wait is a device answer. */
+const PARK_TIMEOUT_MS = 8000;
+const STOP_TIMEOUT_MS = 1000;
+/** Rounds of serving exits without letting the rest of the process have a turn. */
+const ROUNDS_PER_TURN = 32;
+
+interface Hart {
+  readonly cells: HartCells;
+  readonly core: Privileged;
+  readonly thread: HartThread;
+  readonly exits: ExitLink;
+  report: HartReport;
+}
+
+/** The host side of one machine's harts: threads, mailboxes, lease, exit streams, and their life cycle. */
+export class Machine {
+  readonly spec: MachineSpec;
+  engine: EngineName;
+  state: MachineState = "created";
+  reason = "";
+  readonly #peers: MachinePeers;
+  readonly #host: HartHost;
+  readonly #changed: (machine: Machine) => void;
+  readonly #watchers = new Set<Sink<HartEvent>>();
+  #lease!: PageLease;
+  #cells!: MachineCells;
+  #time!: GuestTime;
+  #harts: Hart[] = [];
+  #queue: Promise<unknown> = Promise.resolve();
+
+  private constructor(spec: MachineSpec, peers: MachinePeers, host: HartHost, changed: (machine: Machine) => void) {
+    this.spec = spec;
+    this.engine = spec.engine;
+    this.#peers = peers;
+    this.#host = host;
+    this.#changed = changed;
+  }
+
+  /** Opens the page lease, lays out and boots the harts' state, starts their threads, parked. */
+  static async create(spec: MachineSpec, peers: MachinePeers, host: HartHost, changed: (machine: Machine) => void): Promise<Machine> {
+    const machine = new Machine(spec, peers, host, changed);
+    try {
+      await machine.#build();
+    } catch (error) {
+      await machine.destroy();
+      throw error;
+    }
+    changed(machine);
+    return machine;
+  }
+
+  async #build(): Promise<void> {
+    const { spec } = this;
+    this.#lease = await PageLease.open({
+      machine: spec.machine,
+      harts: spec.harts,
+      ramBase: spec.ramBase,
+      ramBytes: spec.ramBytes,
+      memory: this.#peers.memory,
+      sharedMemory: this.#peers.sharedMemory,
+      flushHarts: () => this.#flushHarts(),
+      onClose: (reason) => this.#fail(`page lease: ${reason}`),
+    });
+    const { memory, ram } = this.#lease;
+    this.#cells = new MachineCells(memory.buffer);
+    this.#cells.i32.fill(0);
+    this.#time = new GuestTime(this.#cells, () => this.#host.hostMs());
+    this.#time.reset();
+    const ready: Promise<void>[] = [];
+    for (let index = 0; index < spec.harts; index++) {
+      const cells = new HartCells(memory.buffer, index);
+      cells.u8.fill(0, 0, ENGINE);
+      const core = new Privileged(cells, this.#time);
+      boot(core, spec.firmware, spec.entry, spec.deviceTree);
+      const exits = new ExitLink({
+        machine: spec.machine, hart: index, mailbox: new HostMailbox(cells), lease: this.#lease,
+        onClose: (reason) => this.#fail(`device-bus: ${reason}`),
+      });
+      const thread = this.#host.start({
+        memory, hart: index, harts: spec.harts, ram, engine: spec.engine, builtinFirmware: spec.firmware === "builtin",
+      });
+      const hart: Hart = { cells, core, thread, exits, report: {} };
+      thread.onFailure((reason) => this.#fail(reason));
+      this.#harts.push(hart);
+      ready.push(thread.ready);
+    }
+    await Promise.all(ready).catch((error: unknown) => {
+      throw new ContractError("internal", `createHarts: a hart could not start: ${String(error)}`, { cause: error });
+    });
+    await Promise.all(this.#harts.map((hart) => this.#parked(hart)));
+    void this.#serveExits();
+  }
+
+  /** One operation at a time, in the order asked. */
+  #exclusive<T>(operation: () => Promise<T>): Promise<T> {
+    const result = this.#queue.then(operation);
+    this.#queue = result.catch(() => {});
+    return result;
+  }
+  #usable(what: string): void {
+    if (this.state === "failed") throw new ContractError("precondition", `${what}: the harts of ${this.spec.machine} failed: ${this.reason}; destroy them and create them again`);
+    if (this.state === "destroyed") throw new ContractError("not-found", `${what}: the harts of ${this.spec.machine} are destroyed`);
+  }
+
+  run(): Promise<void> {
+    return this.#exclusive(async () => {
+      this.#usable("runHarts");
+      if (this.state === "running") return;
+      for (const { exits } of this.#harts) exits.open(this.#peers.devices, () => this.#ring());
+      this.#usable("runHarts"); // opening may have failed
+      this.#time.thaw();
+      for (const { cells } of this.#harts) request(cells, Request.RUN);
+      this.#become("running");
+    });
+  }
+
+  pause(): Promise<void> {
+    return this.#exclusive(async () => {
+      this.#usable("pauseHarts");
+      if (this.state !== "running") return;
+      for (const { cells } of this.#harts) request(cells, Request.PAUSE);
+      await Promise.all(this.#harts.map((hart) => this.#parked(hart)));
+      for (const { exits } of this.#harts) exits.drain();
+      this.#time.freeze();
+      this.#usable("pauseHarts");
+      this.#become("paused");
+    });
+  }
+
+  step(index: number, instructions: bigint): Promise<{ state: HartStateMessage; executed: bigint }> {
+    return this.#exclusive(async () => {
+      const hart = this.#paused(index, "stepHart");
+      if (instructions < 0n || instructions > 0xffff_ffffn) {
+        throw new ContractError("out-of-range", `stepHart: ${instructions} instructions; at most 4294967295 at a time`);
+      }
+      hart.exits.open(this.#peers.devices, () => this.#ring());
+      const before = hart.cells.u64[INSTRET >> 3]!;
+      hart.cells.u32[STEP_BUDGET >> 2] = Number(instructions);
+      request(hart.cells, Request.STEP);
+      await this.#until(hart, "step", () => (Atomics.load(hart.cells.i32, REQUESTS >> 2) & Request.STEP) === 0 && isParked(hart), Infinity);
+      hart.exits.drain();
+      return { state: this.#snapshot(hart), executed: hart.cells.u64[INSTRET >> 3]! - before };
+    });
+  }
+
+  /** Of a running hart: as of some recent slice boundary, for display. */
+  read(index: number): HartStateMessage {
+    return this.#snapshot(this.#hart(index, "readHart"));
+  }
+  write(state: HartStateMessage): Promise<void> {
+    return this.#exclusive(async () => writeHartState(this.#paused(state.hart, "writeHart").core, state));
+  }
+
+  /** Takes effect at each hart's next slice boundary; the architectural state is the same in all engines. */
+  setEngine(engine: EngineName): Promise<void> {
+    return this.#exclusive(async () => {
+      this.#usable("setEngine");
+      this.engine = engine;
+      for (const { cells } of this.#harts) {
+        Atomics.store(cells.i32, ENGINE_WANTED >> 2, ENGINES.indexOf(engine));
+        request(cells, Request.ENGINE);
+      }
+    });
+  }
+
+  async stats(): Promise<ReturnType<typeof hartStats>[]> {
+    if (this.state !== "failed") {
+      await Promise.all(
+        this.#harts.map((hart) => {
+          const reported = new Promise<void>((resolve) =>
+            hart.thread.onReport((events) => {
+              hart.report = events;
+              resolve();
+            }),
+          );
+          request(hart.cells, Request.REPORT);
+          // A hart that waits for a device answers late: its last report stands in.
+          const atomics = Atomics.waitAsync(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500);
+          return Promise.race([reported, atomics.value]);
+        }),
+      );
+    }
+    return this.#harts.map(({ cells, report }) => hartStats(cells, report, this.#host.hostMs(), this.#lease.pagesAcquired));
+  }
+
+  /** Drives one line of one hart. Visible to the hart when this returns. False: no such hart or line. */
+  signal({ hart, line, level }: InterruptSignal): boolean {
+    const cells = this.#harts[hart]?.cells;
+    const bit = line === InterruptLine.SUPERVISOR_EXTERNAL ? SEIP : line === InterruptLine.MACHINE_EXTERNAL ? MEIP : 0;
+    if (!cells || bit === 0) return false;
+    if (level) {
+      const old = Atomics.or(cells.i32, EXTERNAL_PENDING >> 2, bit);
+      if (!(old & bit)) wake(cells);
+    } else Atomics.and(cells.i32, EXTERNAL_PENDING >> 2, ~bit);
+    return true;
+  }
+
+  watch(out: Sink<HartEvent>): void {
+    this.#watchers.add(out);
+    out.onClose(() => this.#watchers.delete(out));
+    out.send(this.#event());
+  }
+
+  /** Ends threads, streams and lease. Idempotent. */
+  destroy(): Promise<void> {
+    return this.#exclusive(async () => {
+      if (this.state === "destroyed") return;
+      this.state = "destroyed";
+      await this.#stopThreads();
+      this.#lease?.close();
+      this.#changed(this);
+      for (const out of this.#watchers) {
+        out.send(this.#event());
+        out.close();
+      }
+    });
+  }
+
+  async #stopThreads(): Promise<void> {
+    for (const { cells, exits } of this.#harts) {
+      exits.close();
+      request(cells, Request.STOP);
+    }
+    await Promise.all(
+      this.#harts.map(async (hart) => {
+        const exited = (): boolean => Atomics.load(hart.cells.i32, RUN_STATE >> 2) === RunState.EXITED;
+        await this.#until(hart, "stop", exited, STOP_TIMEOUT_MS).catch(() => {}); // terminate ends it in any case
+        await hart.thread.terminate();
+      }),
+    );
+    this.#ring(); // the serving loop sees the state and ends
+  }
+
+  /** The harts cannot go on: they stop, and the machine says why. Never throws. */
+  #fail(reason: string): void {
+    if (this.state === "failed" || this.state === "destroyed") return;
+    this.reason = reason;
+    this.#become("failed");
+    void this.#stopThreads().then(() => this.#lease?.close());
+  }
+  #become(state: MachineState): void {
+    this.state = state;
+    this.#changed(this);
+    for (const out of this.#watchers) out.send(this.#event());
+  }
+  #event(): HartEvent {
+    return { machine: this.spec.machine, state: this.state, reason: this.reason };
+  }
+
+  /** Forwards exits whenever a hart rings; one loop per machine. */
+  async #serveExits(): Promise<void> {
+    const words = this.#cells.i32;
+    for (let rounds = 0; this.state !== "destroyed" && this.state !== "failed"; rounds++) {
+      const seen = Atomics.load(words, DOORBELL >> 2);
+      Atomics.store(words, HOST_ASLEEP >> 2, 0);
+      for (const { exits } of this.#harts) exits.drain();
+      Atomics.store(words, HOST_ASLEEP >> 2, 1);
+      const rung = Atomics.waitAsync(words, DOORBELL >> 2, seen);
+      if (rung.async) {
+        rounds = 0;
+        await rung.value;
+      } else if (rounds >= ROUNDS_PER_TURN) {
+        // A guest that never stops ringing must not keep everybody else in this process from working.
+        rounds = 0;
+        await this.#host.turn();
+      }
+    }
+    for (const { exits } of this.#harts) exits.drain();
+  }
+  #ring(): void {
+    Atomics.add(this.#cells.i32, DOORBELL >> 2, 1);
+    Atomics.notify(this.#cells.i32, DOORBELL >> 2);
+  }
+
+  async #flushHarts(): Promise<void> {
+    const tickets = this.#harts.map((hart) => ({ hart, ticket: request(hart.cells, Request.FLUSH_TLB) }));
+    for (const { hart, ticket } of tickets) {
+      while (!served(hart.cells, ticket)) {
+        const done = Atomics.load(hart.cells.i32, DONE_SEQ >> 2);
+        if (served(hart.cells, ticket)) break;
+        await Atomics.waitAsync(hart.cells.i32, DONE_SEQ >> 2, done, 5).value;
+      }
+    }
+  }
+
+  #parked(hart: Hart): Promise<void> {
+    return this.#until(hart, "reach an instruction boundary", () => isParked(hart), PARK_TIMEOUT_MS);
+  }
+  /** Waits for a hart's run state to satisfy `done`. */
+  async #until(hart: Hart, what: string, done: () => boolean, timeoutMs: number): Promise<void> {
+    const end = this.#host.hostMs() + timeoutMs;
+    while (!done()) {
+      if (this.state === "failed") throw new ContractError("precondition", `${this.spec.machine}: the harts failed: ${this.reason}`);
+      if (this.#host.hostMs() > end) throw new ContractError("timeout", `${this.spec.machine}: hart ${hart.cells.hart} did not ${what} in ${timeoutMs} ms`);
+      const state = Atomics.load(hart.cells.i32, RUN_STATE >> 2);
+      if (done()) return;
+      const change = Atomics.waitAsync(hart.cells.i32, RUN_STATE >> 2, state, 20);
+      if (change.async) await change.value;
+      else await this.#host.turn();
+    }
+  }
+
+  #hart(index: number, what: string): Hart {
+    if (this.state === "destroyed") this.#usable(what);
+    const hart = this.#harts[index];
+    if (!hart) throw new ContractError("not-found", `${what}: ${this.spec.machine} has harts 0 to ${this.#harts.length - 1}, not ${index}`);
+    return hart;
+  }
+  #paused(index: number, what: string): Hart {
+    this.#usable(what);
+    const hart = this.#hart(index, what);
+    if (this.state === "running") throw new ContractError("precondition", `${what}: the harts of ${this.spec.machine} are running; pause them first`);
+    return hart;
+  }
+  #snapshot(hart: Hart): HartStateMessage {
+    return readHartState(hart.core, this.#status(hart));
+  }
+  #status({ cells }: Hart): HartStatus {
+    if (this.state === "failed") return "failed";
+    if (this.state !== "running") return "paused";
+    if (Atomics.load(cells.i32, HSM_STATE >> 2) === HartState.STOPPED) return "stopped";
+    return cells.f64[PARK_MS >> 3]! > 0 ? "waiting" : "running";
+  }
+}
+
+function isParked({ cells }: Hart): boolean {
+  const state = Atomics.load(cells.i32, RUN_STATE >> 2);
+  return state === RunState.PARKED && Atomics.load(cells.i32, ATTENTION >> 2) === 0;
+}
