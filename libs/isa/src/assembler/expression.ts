@@ -73,7 +73,8 @@ export function evaluateExpression(text: string, lookup: Lookup): bigint {
   const binary = (lowest: number): bigint => {
     let left = primary();
     for (;;) {
-      const operator = peek()?.text ?? "";
+      const token = peek();
+      const operator = token?.kind === "operator" ? token.text : "";
       const precedence = PRECEDENCE[operator];
       if (precedence === undefined || precedence <= lowest) return left;
       position++;
