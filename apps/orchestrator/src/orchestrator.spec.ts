@@ -1,13 +1,12 @@
 import { ContractError, mediated, messages } from "@polyvisor/contracts";
 import { Action, Rule } from "@polyvisor/contracts/mediation";
 import { MachineSpec, MachineState, ORCHESTRATOR, type OrchestratorPort, type StartProgress } from "@polyvisor/contracts/orchestrator";
-import type { CloudEvent, Fact, ServiceContext } from "@polyvisor/service-kit";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import pino from "pino";
 import { afterEach, describe, expect, it } from "vitest";
 import { createService } from "./index.ts";
+import { testContext } from "./testing/context.ts";
 import { FakeServices, type FakeOptions } from "./testing/fake-services.ts";
 
 const closers: (() => unknown)[] = [];
@@ -30,23 +29,7 @@ async function bench(options: FakeOptions = {}, stateDir?: string, given?: FakeS
     dir = mkdtempSync(join(tmpdir(), "pv-orc-"));
     closers.push(() => rmSync(dir!, { recursive: true }));
   }
-  const context: ServiceContext = {
-    log: pino({ level: "silent" }),
-    events: {
-      publish: (fact: Fact) => void facts.push(`${fact.machine}: ${fact.fact}`),
-      subscribe: (_pattern: string, _listener: (event: CloudEvent) => void) => () => {},
-      close: async () => {},
-    },
-    clock: {
-      now: () => Date.now(),
-      monotonic: () => performance.now(),
-      after: (ms, run) => {
-        const timer = setTimeout(run, ms);
-        return () => clearTimeout(timer);
-      },
-    },
-  };
-  const service = await createService({ stateDir: dir, topology: "embedded", network: "nat", agentTimeoutMs: 150 }, fakes.peers, context);
+  const service = await createService({ stateDir: dir, topology: "embedded", network: "nat", agentTimeoutMs: 150 }, fakes.peers, testContext(facts));
   closers.push(() => service.close());
   const port = mediated(ORCHESTRATOR, service.implementation);
   return {

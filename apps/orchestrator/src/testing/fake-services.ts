@@ -278,7 +278,7 @@ export class FakeServices {
     this.rules.set(service, rules);
     const mediation = mediated(MEDIATION, {
       addRule: ({ rule }) => {
-        if (rule!.expression === "bad" && service === "device-bus") throw new ContractError("invalid", "CEL: bad");
+        if (/^bad$|\($/.test(rule!.expression) && service === "device-bus") throw new ContractError("invalid", "CEL: bad");
         rules.set(rule!.id, rule!);
         return { rule };
       },
@@ -287,8 +287,10 @@ export class FakeServices {
       readCounters: () => ({
         planes: [{ plane: "exits", method: "exits", seen: 5n, executed: 5n, denied: 0n, dropped: 0n, modified: 0n, duplicated: 0n, service }],
       }),
-      trace: (_request, out) =>
-        void out.send({ timeMs: 1, service, plane: "exits", method: "exits", machine: "web", direction: "request", verdict: "executed", messageJson: "{}", lost: 0n }),
+      trace: ({ expression }, out) => {
+        if (expression.endsWith("(")) return out.close(new ContractError("invalid", "CEL: bad"));
+        out.send({ timeMs: 1, service, plane: "exits", method: "exits", machine: "web", direction: "request", verdict: "executed", messageJson: "{}", lost: 0n });
+      },
     });
     const kit = mediated(KIT, {
       describe: () => {
