@@ -140,9 +140,9 @@ function openChannel(call: MediatedCall, firstRequest: unknown, bidi: boolean, o
   const disarm = limit(call, options, options?.timeoutMs ?? Infinity, (error) => caller.close(error));
   callerSide.onClose((error) => {
     disarm();
-    toCore.lane.whenIdle(() => coreSide.close(error));
+    toCore.lane.enter(() => coreSide.close(error));
   });
-  coreSide.onClose((error) => toCaller.lane.whenIdle(() => callerSide.close(error)));
+  coreSide.onClose((error) => toCaller.lane.enter(() => callerSide.close(error)));
   coreSide.onMessage((message) =>
     chain.pass(responsePoint, (responses ??= chain.countersOf(responsePoint, machine)), machine, message, toCaller),
   );

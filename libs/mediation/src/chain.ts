@@ -31,16 +31,12 @@ export interface Counters {
  */
 export class Lane {
   #waiting: (() => void)[] = [];
-  #idle: (() => void)[] = [];
   #held = false;
+  #draining = false;
 
-  /** True while a message is delayed: what comes now must `enter`. */
-  get busy(): boolean {
-    return this.#held;
-  }
-  /** Runs `step` now, or after the delayed message and those behind it. */
+  /** Runs `step` now, or after the delayed message and those behind it. The end of a stream enters too. */
   enter(step: () => void): void {
-    if (this.#held) this.#waiting.push(step);
+    if (this.#held || this.#draining) this.#waiting.push(step);
     else step();
   }
   /** The message in hand is delayed. */
@@ -50,13 +46,9 @@ export class Lane {
   /** The delayed message is through; those behind it follow, until one of them is delayed itself. */
   release(): void {
     this.#held = false;
+    this.#draining = true;
     while (!this.#held && this.#waiting.length > 0) this.#waiting.shift()!();
-    if (!this.#held) for (const run of this.#idle.splice(0)) run();
-  }
-  /** Runs `run` once nothing is delayed: how the end of a stream stays behind its last message. */
-  whenIdle(run: () => void): void {
-    if (this.#held) this.#idle.push(run);
-    else run();
+    this.#draining = false;
   }
 }
 

@@ -1,1 +1,3 @@
 export * from "./chain.ts";
+export { RuleError } from "./expression.ts";
+export * from "./rules.ts";
