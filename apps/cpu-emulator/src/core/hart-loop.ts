@@ -163,7 +163,7 @@ export class HartLoop {
     this.#take(Request.PAUSE);
     for (;;) {
       this.#state(RunState.PARKED);
-      Atomics.wait(words, ATTENTION >> 2, 0);
+      this.#idle(() => Atomics.wait(words, ATTENTION >> 2, 0));
       Atomics.store(words, ATTENTION >> 2, 0);
       const bits = Atomics.load(words, REQUESTS >> 2);
       if (this.#serveOutsideGuest(bits)) return true;

@@ -2,6 +2,7 @@ import { HartCells, MachineCells } from "./cells.ts";
 import { Clint } from "./clint.ts";
 import type { Engine } from "./engine.ts";
 import { GuestTime } from "./guest-time.ts";
+import { createInterpreter } from "./interpreter/engine.ts";
 import { HartLoop, type EngineName } from "./hart-loop.ts";
 import type { HartThreadOptions } from "./host.ts";
 import { HartMailbox } from "./mailbox.ts";
@@ -32,7 +33,10 @@ export function assembleHart(options: HartThreadOptions, surroundings: HartSurro
   const createEngine = (name: EngineName): Engine => {
     switch (name) {
       case "reference": return new ReferenceEngine({ memory, cells, core, physical, mmu });
-      case "interpreter": return new ReferenceEngine({ memory, cells, core, physical, mmu });
+      case "interpreter":
+        return createInterpreter({
+          memory, hart: options.hart, ramBase: Number(ram.base), ramBytes: ram.bytes, ramOffset: ram.offset, core, physical, mmu,
+        });
     }
   };
   const loop = new HartLoop({ cells, core, time, mailbox, engine: options.engine, createEngine, report: (events) => surroundings.report(events) });

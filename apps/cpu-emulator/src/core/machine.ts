@@ -13,7 +13,7 @@ import { hartStats, type HartReport } from "./hart-stats.ts";
 import type { HartHost, HartThread } from "./host.ts";
 import { PageLease } from "./lease.ts";
 import {
-  DONE_SEQ, DOORBELL, ENGINE_WANTED, HOST_ASLEEP, HostMailbox, HSM_STATE, PARK_MS, Request, request, RUN_STATE, RunState, served, STEP_BUDGET, wake,
+  DONE_SEQ, DOORBELL, ENGINE_WANTED, HOST_ASLEEP, HostMailbox, HSM_STATE, IDLE_MS, PARK_MS, Request, request, RUN_STATE, RunState, served, STARTED_MS, STEP_BUDGET, wake,
 } from "./mailbox.ts";
 import { Privileged } from "./privileged.ts";
 import { HartState } from "./sbi/hsm.ts";
@@ -148,7 +148,13 @@ export class Machine {
       for (const { exits } of this.#harts) exits.open(this.#peers.devices, () => this.#ring());
       this.#usable("runHarts"); // opening may have failed
       this.#time.thaw();
-      for (const { cells } of this.#harts) request(cells, Request.RUN);
+      for (const { cells } of this.#harts) {
+        if (this.state === "created") {
+          cells.f64[STARTED_MS >> 3] = this.#host.hostMs();
+          cells.f64[PARK_MS >> 3] = cells.f64[IDLE_MS >> 3] = 0;
+        }
+        request(cells, Request.RUN);
+      }
       this.#become("running");
     });
   }

@@ -18,6 +18,8 @@ export interface InterpreterOptions {
   readonly ramOffset: number;
   readonly core: PrivilegedCore;
   readonly physical: PhysicalAccess;
+  /** Shared with the hart's other engines: they work on the same TLB sets. Absent: its own. */
+  readonly mmu?: Mmu;
 }
 
 export interface InterpreterEngine extends Engine {
@@ -65,7 +67,7 @@ class Interpreter implements InterpreterEngine {
     this.#u16 = new Uint16Array(memory.buffer);
     this.#u8 = new Uint8Array(memory.buffer);
     this.#i32 = new Int32Array(memory.buffer);
-    this.mmu = new Mmu({ ...options, cells: this.#cells });
+    this.mmu = options.mmu ?? new Mmu({ ...options, cells: this.#cells });
     this.#accesses = new SlowAccesses(this.#cells, memory, this.mmu, physical);
     this.#environment = new SlowEnvironment(this.#cells, core);
     const imports: EngineImports = {
