@@ -1,6 +1,7 @@
 import { asContractError, ContractError, type Sink } from "@polyvisor/contracts";
 import { Action, type Rule, type TraceEntry } from "@polyvisor/contracts/mediation";
 import type { TraceRequest } from "@polyvisor/contracts/orchestrator";
+import type { ServiceSide } from "@polyvisor/service-kit";
 import type { OrchestratorPeers } from "./peers.ts";
 
 const OWN_SERVICE = "orchestrator";
@@ -95,7 +96,7 @@ export class Rules {
         open--;
         lastError = error ?? lastError;
         // A bad expression is refused by all; a service that goes away does not end the trace of the others.
-        if (error?.condition === "invalid" || open === 0) out.close(lastError);
+        if (error?.condition === "invalid" || open <= 0) out.close(lastError);
       });
       return channel;
     });
@@ -108,7 +109,7 @@ export class Rules {
    * The orchestrator's own chain gets a rule only if it names a machine or a method, or merely observes: a rule for
    * "everything" must leave the way to remove it.
    */
-  #targets(rule: Rule): [string, OrchestratorPeers["services"] extends ReadonlyMap<string, infer S> ? S : never][] {
+  #targets(rule: Rule): [string, ServiceSide][] {
     const harmless = rule.action === Action.OBSERVE || rule.machine !== "" || (rule.method !== "" && !/rule/i.test(rule.method));
     return [...this.#peers.services].filter(([service]) => service !== OWN_SERVICE || harmless);
   }

@@ -7,7 +7,8 @@ import { KIT } from "@polyvisor/contracts/kit";
 import { MEDIATION, type Rule } from "@polyvisor/contracts/mediation";
 import { MEMORY, type PopulateRequest } from "@polyvisor/contracts/memory";
 import { NETWORK } from "@polyvisor/contracts/network";
-import type { OrchestratorPeers, ServiceSide } from "../core/peers.ts";
+import type { ServiceSide } from "@polyvisor/service-kit";
+import type { OrchestratorPeers } from "../core/peers.ts";
 
 /** What the fake services hold of one machine, and the levers that a test pulls. */
 export class FakeMachine {
