@@ -1,0 +1,31 @@
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: {
+          name: "unit",
+          include: ["{apps,libs,tools}/*/src/**/*.spec.ts", "apps/*/tests/**/*.spec.ts"],
+          benchmark: { include: [] },
+          testTimeout: 20_000,
+        },
+      },
+      {
+        // Guest boots, other processes, QEMU: one file at a time, so that they do not slow each other into timeouts.
+        test: {
+          name: "e2e",
+          include: ["{apps,libs,tools}/*/{src,tests}/**/*.e2e.ts"],
+          benchmark: { include: [] },
+          fileParallelism: false,
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
+        },
+      },
+      {
+        // vitest run --project bench
+        test: { name: "bench", include: ["{apps,libs,tools}/*/src/**/*.bench.ts"], fileParallelism: false, testTimeout: 120_000 },
+      },
+    ],
+  },
+});
