@@ -3,10 +3,12 @@ import { DEVICE, ExitStatus, type ExitRequest, type ExitResponse } from "@polyvi
 import { ADDRESS_MAP } from "@polyvisor/machine";
 
 const LSR = 5;
+const LCR = 3n;
+const DLAB = 0x80; // the divisor latch is at offset 0
 const LSR_THR_EMPTY = 0x60;
 
 /**
- * A board small enough to read at a glance, for tests of the cpu-emulator: a UART (transmit only), the test finisher, one
+ * A board small enough to read at a glance, for tests of the cpu-emulator: a UART (transmit only; its other registers read 0), the test finisher, one
  * 64-bit scratch register at SCRATCH, and a counter at COUNTER that grows with every read. Everything else faults.
  */
 export class FakeBus {
@@ -25,6 +27,7 @@ export class FakeBus {
   delay: (() => Promise<void>) | undefined;
   readonly #channels = new Set<Channel<ExitResponse, ExitRequest>>();
   readonly #ends: ((code: number) => void)[] = [];
+  #lineControl = 0;
   #scratch = 0n;
   #counter = 0n;
 
@@ -76,13 +79,15 @@ export class FakeBus {
     }
   }
   #read(address: bigint): bigint | undefined {
-    if (address === ADDRESS_MAP.uart.base + BigInt(LSR)) return BigInt(LSR_THR_EMPTY);
+    const register = address - ADDRESS_MAP.uart.base;
+    if (register >= 0n && register < 8n) return register === BigInt(LSR) ? BigInt(LSR_THR_EMPTY) : 0n;
     if (address === FakeBus.SCRATCH) return this.#scratch;
     if (address === FakeBus.COUNTER) return this.#counter++;
     return undefined;
   }
   #write(address: bigint, value: bigint): void {
-    if (address === ADDRESS_MAP.uart.base) this.output += String.fromCharCode(Number(value & 0xffn));
+    if (address === ADDRESS_MAP.uart.base && !(this.#lineControl & DLAB)) this.output += String.fromCharCode(Number(value & 0xffn));
+    else if (address === ADDRESS_MAP.uart.base + LCR) this.#lineControl = Number(value);
     else if (address === FakeBus.SCRATCH) this.#scratch = value;
     else if (address === ADDRESS_MAP.testFinisher.base) {
       const status = Number(value & 0xffffn); // sifive,test0: 0x5555 pass, 0x3333 fail with a code above it
