@@ -30,7 +30,7 @@ A first machine:
   $ hv exec default -- uname -a        # runs a command in it
   $ hv console                         # its serial console; Ctrl-] leaves
   $ hv trace default --plane blocks    # what passes between the services, live
-  $ hv mediate add --plane blocks --where 'message.write.sector == 0u' --deny
+  $ hv mediate add --plane blocks --where 'message.write.sector == 0' --deny
   $ hv destroy                         # the machine is gone
   $ hv stack down                      # so is the daemon
 

@@ -28,7 +28,7 @@ export function addMediateCommands(program: Command, cli: Cli): void {
   const mediate = program.command("mediate").description("rules on the messages between the services, while guests run");
 
   addCommand(mediate, "add", "add a rule to the chains of all services: what it matches, and one thing to do with it", [
-    ["hv mediate add --plane blocks --machine web --where 'has(message.write) && message.write.sector == 0u' --deny", "sector 0 is write-protected: the guest gets an I/O error"],
+    ["hv mediate add --plane blocks --machine web --where 'message.write.sector == 0' --deny", "sector 0 is write-protected: the guest gets an I/O error"],
     ["hv mediate add --plane console --direction response --where 'message.data == b\"hello\"' --modify 'data=b\"howdy\"'", "another word on the console"],
     ["hv mediate add --plane frames --machine web --drop", "the network cable is out"],
     ["hv mediate add --plane exits --delay 5", "a slow bus"],
@@ -115,7 +115,7 @@ export function ruleOf(options: RuleOptions): Rule {
 
 function parseAssignment(text: string): [field: string, expression: string] {
   const at = text.indexOf("=");
-  if (at <= 0 || at === text.length - 1 || text[at + 1] === "=") throw new UsageError(`--modify "${text}"; expected FIELD=CEL, e.g. read.sector=0u`);
+  if (at <= 0 || at === text.length - 1 || text[at + 1] === "=") throw new UsageError(`--modify "${text}"; expected FIELD=CEL, e.g. read.sector=0`);
   return [text.slice(0, at).trim(), text.slice(at + 1).trim()];
 }
 

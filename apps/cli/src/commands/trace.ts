@@ -15,7 +15,7 @@ interface TraceOptions {
 export function addTraceCommand(program: Command, cli: Cli): void {
   addCommand(program, "trace <machine>", "show the messages between the services about a machine, live and decoded", [
     ["hv trace web --plane blocks", "disk requests and their answers"],
-    ["hv trace web --plane exits --where 'message.mmio_write.address == 268435456u'", "what the guest writes to its UART"],
+    ["hv trace web --plane exits --where 'message.mmioWrite.address == 268435456'", "what the guest writes to its UART"],
     ["hv trace web --limit 20 --json | jq .message", "for programs: one JSON object a line"],
   ])
     .addOption(planeOption())
