@@ -4,6 +4,7 @@ import { ExitReason, type PhysicalAccess } from "../engine.ts";
 import { GuestTime } from "../guest-time.ts";
 import { F, FFLAGS, FRM, HART_AREA_BASE, HART_AREA_BYTES, INSTRET, PC, X } from "../hart-state.ts";
 import { Privileged } from "../privileged.ts";
+import { ReferenceEngine } from "../reference-engine.ts";
 import { type InterpreterEngine, createInterpreter } from "./engine.ts";
 
 /** One hart, RAM and nothing else, for tests and benchmarks of engines: programs start in M-mode at the start of RAM. */
@@ -23,7 +24,7 @@ export class BareMachine {
   /** Page leases: pages (physical) that cannot be had. */
   readonly withheld = new Set<bigint>();
 
-  constructor(ramBytes = 16 << 20) {
+  constructor(ramBytes = 16 << 20, engine: "interpreter" | "reference" = "interpreter") {
     const ramOffset = HART_AREA_BASE + HART_AREA_BYTES;
     const pages = (ramOffset + ramBytes) / 65536;
     this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
@@ -39,9 +40,10 @@ export class BareMachine {
         return true;
       },
     };
-    this.engine = createInterpreter({
+    const options = {
       memory: this.memory, hart: 0, ramBase: BareMachine.RAM_BASE, ramBytes, ramOffset, core: this.core, physical,
-    });
+    };
+    this.engine = engine === "reference" ? new ReferenceEngine(options) : createInterpreter(options);
     this.core.translation = this.engine.mmu;
     this.ram = new Uint8Array(this.memory.buffer, ramOffset, ramBytes);
     this.view = new DataView(this.memory.buffer, ramOffset, ramBytes);

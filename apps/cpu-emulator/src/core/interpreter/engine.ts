@@ -1,11 +1,12 @@
-import { decode, evaluate, HartTrap, type CsrAccess, type Decoded, type Environment, type ir } from "@polyvisor/isa";
+import { decode, evaluate, HartTrap, type Decoded } from "@polyvisor/isa";
 import { HartCells } from "../cells.ts";
 import { CROSSING_ENTRY, CROSSING_WORD_ENTRY, DecodeCache, PAGE_HALFWORDS, START_ENTRY } from "../decode-cache.ts";
 import { Cause, type Engine, ExitReason, type PhysicalAccess, type PrivilegedCore } from "../engine.ts";
-import { F, FFLAGS, FP_DIRTY, FP_STATE, FRM, INSTRET, PC, TRAP_CAUSE, TRAP_VALUE, X } from "../hart-state.ts";
+import { FP_DIRTY, FP_STATE, INSTRET, PC, TRAP_CAUSE, TRAP_VALUE } from "../hart-state.ts";
 import { Access, DEVICE, FAULT, Mmu } from "../mmu.ts";
 import { SlowAccesses } from "./accesses.ts";
 import { type Entry, Special, encode, traitsOf } from "./handlers.ts";
+import { HartEnvironment } from "./hart-environment.ts";
 import { type EngineExports, type EngineImports, probeFused, writeInterpreter } from "./module.ts";
 
 export interface InterpreterOptions {
@@ -48,7 +49,7 @@ class Interpreter implements InterpreterEngine {
   readonly #cells: HartCells;
   readonly #cache: DecodeCache;
   readonly #accesses: SlowAccesses;
-  readonly #environment: SlowEnvironment;
+  readonly #environment: HartEnvironment;
   readonly #imports: WebAssembly.Imports;
   readonly #u16: Uint16Array;
   readonly #u8: Uint8Array;
@@ -69,7 +70,7 @@ class Interpreter implements InterpreterEngine {
     this.#i32 = new Int32Array(memory.buffer);
     this.mmu = options.mmu ?? new Mmu({ ...options, cells: this.#cells });
     this.#accesses = new SlowAccesses(this.#cells, memory, this.mmu, physical);
-    this.#environment = new SlowEnvironment(this.#cells, core);
+    this.#environment = new HartEnvironment(this.#cells, core, memory, this.mmu, this.#accesses);
     const imports: EngineImports = {
       decode: (entry: number) => this.#decode(entry),
       fetch: () => this.#fetch(),
@@ -241,72 +242,4 @@ class Interpreter implements InterpreterEngine {
       return this.#trap(error.cause, error.value);
     }
   }
-}
-
-/** The hart around an instruction that the reference definition executes (libs/isa `evaluate`). */
-class SlowEnvironment implements Environment {
-  /** What `core.system` answered: it has set PC and INSTRET itself. */
-  answer: number | undefined;
-  fenceI = false;
-  readonly #cells: HartCells;
-  readonly #core: PrivilegedCore;
-
-  constructor(cells: HartCells, core: PrivilegedCore) {
-    this.#cells = cells;
-    this.#core = core;
-  }
-
-  begin(): void {
-    this.answer = undefined;
-    this.fenceI = false;
-  }
-  get pc(): bigint {
-    return this.#cells.u64[PC >> 3]!;
-  }
-  readX(register: number): bigint {
-    return this.#cells.u64[(X >> 3) + register]!;
-  }
-  writeX(register: number, value: bigint): void {
-    this.#cells.u64[(X >> 3) + register] = value;
-  }
-  readF(register: number): bigint {
-    return this.#cells.u64[(F >> 3) + register]!;
-  }
-  writeF(register: number, value: bigint): void {
-    this.#core.fpDirty();
-    this.#cells.u64[(F >> 3) + register] = value;
-  }
-  fpEnabled(): boolean {
-    return this.#core.fpEnabled();
-  }
-  frm(): number {
-    return this.#cells.i32[FRM >> 2]!;
-  }
-  accrue(flags: number): void {
-    this.#core.fpDirty();
-    this.#cells.i32[FFLAGS >> 2]! |= flags;
-  }
-  csr(access: CsrAccess, decoded: Decoded): bigint {
-    const old = this.#core.csr(access.number, access.op, access.operand, access.reads, access.writes);
-    if (old === undefined) throw new HartTrap(Cause.ILLEGAL_INSTRUCTION, BigInt(decoded.word));
-    return old;
-  }
-  system(op: ir.SystemOp, decoded: Decoded): undefined {
-    if (op === "fence.i") {
-      this.fenceI = true;
-      return;
-    }
-    const { rs1, rs2, word, length } = decoded;
-    this.answer = this.#core.system(op, word, this.readX(rs1), this.readX(rs2), length);
-  }
-  fence(): void {}
-  load = memoryIsInline;
-  store = memoryIsInline;
-  amo = memoryIsInline;
-  lr = memoryIsInline;
-  sc = memoryIsInline;
-}
-
-function memoryIsInline(): never {
-  throw new Error("interpreter: memory instructions have handlers and do not come here");
 }

@@ -1,0 +1,101 @@
+import { spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createConnection } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { RAM, type RandomImage } from "./random-program.ts";
+
+const QEMU = "qemu-system-riscv64";
+
+/** Why the comparison cannot run here, or undefined. */
+export function qemuMissing(): string | undefined {
+  const { status, error } = spawnSync(QEMU, ["--version"], { encoding: "utf8" });
+  return status === 0 ? undefined : `${QEMU} cannot be started (${error?.message ?? `status ${status}`})`;
+}
+
+/**
+ * Runs an image on QEMU's `virt` machine without firmware and answers its result area: the guest's write to the test
+ * finisher stops the machine (-no-shutdown), then QMP's pmemsave reads RAM.
+ */
+export async function runOnQemu(image: RandomImage, timeoutMs = 30_000): Promise<Uint8Array> {
+  const directory = mkdtempSync(join(tmpdir(), "polyvisor-differential-"));
+  const [imageFile, resultFile, socketFile] = ["image", "result", "qmp"].map((name) => join(directory, name)) as [string, string, string];
+  writeFileSync(imageFile, image.bytes);
+  const qemu = spawn(QEMU, [
+    "-M", "virt", "-m", "64", "-bios", "none", "-display", "none", "-serial", "none", "-monitor", "none", "-no-shutdown", "-S",
+    "-device", `loader,file=${imageFile},addr=0x${RAM.toString(16)},force-raw=on`,
+    "-qmp", `unix:${socketFile},server=on,wait=off`,
+  ], { stdio: ["ignore", "ignore", "pipe"] });
+  let errors = "";
+  qemu.stderr.on("data", (chunk: Buffer) => (errors += chunk.toString()));
+  const exited = new Promise<void>((resolve) => qemu.once("exit", () => resolve()));
+  const deadline = setTimeout(() => qemu.kill("SIGKILL"), timeoutMs);
+  try {
+    const monitor = await connect(socketFile, qemu);
+    await monitor.execute("qmp_capabilities");
+    const stopped = monitor.event("SHUTDOWN");
+    await monitor.execute("cont");
+    await stopped;
+    await monitor.execute("pmemsave", { val: RAM + image.resultOffset, size: image.resultBytes, filename: resultFile });
+    await monitor.execute("quit").catch(() => undefined);
+    await exited;
+    return readFileSync(resultFile);
+  } catch (cause) {
+    throw new Error(`QEMU did not run the image: ${errors || String(cause)}`, { cause });
+  } finally {
+    clearTimeout(deadline);
+    qemu.kill("SIGKILL");
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+interface Monitor {
+  execute(command: string, args?: object): Promise<unknown>;
+  event(name: string): Promise<void>;
+}
+
+/** The QEMU Machine Protocol: one JSON object per line. */
+async function connect(path: string, qemu: { exitCode: number | null; signalCode: NodeJS.Signals | null }): Promise<Monitor> {
+  for (;;) {
+    if (qemu.exitCode !== null || qemu.signalCode !== null) throw new Error("QEMU ended at once");
+    const socket = createConnection(path);
+    const connected = await new Promise<boolean>((resolve) => {
+      socket.once("connect", () => resolve(true));
+      socket.once("error", () => resolve(false));
+    });
+    if (!connected) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      continue;
+    }
+    const answers: { resolve(value: unknown): void; reject(error: Error): void }[] = [];
+    const events = new Map<string, () => void>();
+    let text = "";
+    socket.on("data", (chunk) => {
+      text += chunk.toString();
+      const lines = text.split("\n");
+      text = lines.pop() ?? "";
+      for (const line of lines) {
+        const message = JSON.parse(line) as { event?: string; return?: unknown; error?: { desc: string } };
+        if (message.event) events.get(message.event)?.();
+        else if (message.error) answers.shift()?.reject(new Error(message.error.desc));
+        else if ("return" in message) answers.shift()?.resolve(message.return);
+      }
+    });
+    const fail = (): void => {
+      for (const answer of answers.splice(0)) answer.reject(new Error("QEMU closed its monitor"));
+    };
+    socket.on("close", fail).on("error", fail);
+    return {
+      execute: (command, args) =>
+        new Promise((resolve, reject) => {
+          answers.push({ resolve, reject });
+          socket.write(`${JSON.stringify({ execute: command, arguments: args })}\n`);
+        }),
+      event: (name) =>
+        new Promise((resolve, reject) => {
+          events.set(name, resolve);
+          socket.once("close", () => reject(new Error(`QEMU ended before ${name}`)));
+        }),
+    };
+  }
+}
