@@ -46,6 +46,11 @@ export function assignField(message: unknown, path: readonly string[], value: un
     if (!(index < message.length)) throw new Error(`no element ${name}: the list has ${message.length}`);
     return message.with(index, assignField(message[index], rest, value));
   }
+  if (message instanceof Uint8Array && rest.length === 0) {
+    const byte = coerce(message[Number(name)], value);
+    if (typeof byte !== "number" || byte < 0 || byte > 255) throw new Error(`a byte cannot hold ${String(value).slice(0, 40)}`);
+    return message.with(Number(name), byte);
+  }
   if (typeof message === "object" && message !== null && !(message instanceof Uint8Array)) {
     const fields = message as Record<string, unknown>;
     for (const [fieldName, field] of Object.entries(fields)) {
