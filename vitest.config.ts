@@ -23,8 +23,8 @@ export default defineConfig({
         },
       },
       {
-        // vitest run --project bench
-        test: { name: "bench", include: ["{apps,libs,tools}/*/src/**/*.bench.ts"], fileParallelism: false, testTimeout: 120_000 },
+        // npx vitest bench
+        test: { name: "bench", include: [], benchmark: { include: ["{apps,libs,tools}/*/src/**/*.bench.ts"] }, fileParallelism: false },
       },
     ],
   },
