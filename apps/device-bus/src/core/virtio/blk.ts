@@ -1,0 +1,271 @@
+/**
+ * Block device (virtio 1.2, 5.2) on a disk of the image-registry. A request is a header of 16 bytes (type, reserved,
+ * sector), data in one direction, and one status byte at the end of what the device writes.
+ */
+import { gatherBytes } from "@polyvisor/guest-memory";
+import {
+  readPart,
+  VIRTIO_BLK_F_BLK_SIZE,
+  VIRTIO_BLK_F_DISCARD,
+  VIRTIO_BLK_F_FLUSH,
+  VIRTIO_BLK_F_RO,
+  VIRTIO_BLK_F_SEG_MAX,
+  VIRTIO_BLK_F_WRITE_ZEROES,
+  VIRTIO_BLK_ID_BYTES,
+  VIRTIO_BLK_S_IOERR,
+  VIRTIO_BLK_S_OK,
+  VIRTIO_BLK_S_UNSUPP,
+  VIRTIO_BLK_T_DISCARD,
+  VIRTIO_BLK_T_FLUSH,
+  VIRTIO_BLK_T_GET_ID,
+  VIRTIO_BLK_T_IN,
+  VIRTIO_BLK_T_OUT,
+  VIRTIO_BLK_T_WRITE_ZEROES,
+  VIRTIO_ID_BLOCK,
+  writePart,
+  dmaWrite,
+  type Chain,
+  type Dma,
+  type MmioTransport,
+  type VirtioDevice,
+} from "@polyvisor/virtio";
+import type { BlockResult } from "../block-client.ts";
+
+/** The disk behind the device; {@link BlockClient} in a board. Calls never reject. */
+export interface BlockBackend {
+  readonly sectors: bigint;
+  read(sector: bigint, sectors: number): Promise<BlockResult>;
+  write(sector: bigint, data: Uint8Array): Promise<BlockResult>;
+  flush(): Promise<BlockResult>;
+  discard(sector: bigint, sectors: bigint): Promise<BlockResult>;
+  writeZeroes(sector: bigint, sectors: bigint): Promise<BlockResult>;
+}
+
+const SECTOR_BYTES = 512;
+const HEADER_BYTES = 16;
+/** struct virtio_blk_discard_write_zeroes: sector, num_sectors, flags. */
+const RANGE_BYTES = 16;
+const MAX_RANGES = 16;
+const RANGE_FLAG_UNMAP = 1;
+/** Blocks plane: one message carries 1 MiB at most. */
+const PIECE_BYTES = 1024 * 1024;
+/** Data of requests in work at a time; others wait in the ring. 8 MiB = eight of Linux' largest ordinary requests. */
+const WORKING_BYTES = 8 * PIECE_BYTES;
+const WORKING_REQUESTS = 64;
+const SEG_MAX = 126;
+
+/** struct virtio_blk_config (5.2.4). */
+const CONFIG = {
+  capacity: 0,
+  segMax: 12,
+  blkSize: 20,
+  maxDiscardSectors: 36,
+  maxDiscardSeg: 40,
+  discardSectorAlignment: 44,
+  maxWriteZeroesSectors: 48,
+  maxWriteZeroesSeg: 52,
+  writeZeroesMayUnmap: 56,
+  byteLength: 60,
+} as const;
+
+interface Answer {
+  status: number;
+  /** Goes to the start of the writable part. */
+  data?: Uint8Array;
+  /** Bytes there already, written piece by piece. */
+  written?: number;
+}
+
+const OK: Answer = { status: VIRTIO_BLK_S_OK };
+const IO_ERROR: Answer = { status: VIRTIO_BLK_S_IOERR };
+const UNSUPPORTED: Answer = { status: VIRTIO_BLK_S_UNSUPP };
+
+export class VirtioBlk implements VirtioDevice {
+  readonly deviceId = VIRTIO_ID_BLOCK;
+  readonly features: bigint;
+  readonly queueSizes = [256];
+  readonly maxChainBytes = 64 * PIECE_BYTES;
+  readonly config = new Uint8Array(CONFIG.byteLength);
+  readonly #backend: BlockBackend;
+  readonly #readOnly: boolean;
+  readonly #id: string;
+  readonly #dma: Dma;
+  #transport!: MmioTransport;
+  #waiting: Chain[] = [];
+  #epoch = 0;
+  #workingBytes = 0;
+  #workingRequests = 0;
+  readonly operations = { read: 0, write: 0, flush: 0, discard: 0, "write-zeroes": 0, "io-error": 0 };
+
+  constructor(options: { backend: BlockBackend; readOnly: boolean; id: string; dma: Dma }) {
+    this.#backend = options.backend;
+    this.#readOnly = options.readOnly;
+    this.#id = options.id;
+    this.#dma = options.dma;
+    this.features =
+      VIRTIO_BLK_F_SEG_MAX |
+      VIRTIO_BLK_F_BLK_SIZE |
+      VIRTIO_BLK_F_FLUSH |
+      (options.readOnly ? VIRTIO_BLK_F_RO : VIRTIO_BLK_F_DISCARD | VIRTIO_BLK_F_WRITE_ZEROES);
+    const config = new DataView(this.config.buffer);
+    config.setBigUint64(CONFIG.capacity, options.backend.sectors, true);
+    config.setUint32(CONFIG.segMax, SEG_MAX, true);
+    config.setUint32(CONFIG.blkSize, SECTOR_BYTES, true);
+    config.setUint32(CONFIG.maxDiscardSectors, 0xffff_ffff, true);
+    config.setUint32(CONFIG.maxDiscardSeg, MAX_RANGES, true);
+    config.setUint32(CONFIG.discardSectorAlignment, 8, true);
+    config.setUint32(CONFIG.maxWriteZeroesSectors, 0xffff_ffff, true);
+    config.setUint32(CONFIG.maxWriteZeroesSeg, MAX_RANGES, true);
+    config.setUint8(CONFIG.writeZeroesMayUnmap, 1);
+  }
+
+  attach(transport: MmioTransport): void {
+    this.#transport = transport;
+  }
+  start(): void {}
+
+  reset(): void {
+    this.#waiting = [];
+  }
+
+  chains(index: number, chains: Chain[]): void {
+    const { epoch } = this.#transport.queue(index);
+    if (epoch !== this.#epoch) this.#waiting = [];
+    this.#epoch = epoch;
+    this.#waiting.push(...chains);
+    this.#startWaiting();
+  }
+
+  /** Starts what fits the working set; headers and data to write of all of them come in one transfer. */
+  #startWaiting(): void {
+    const group: { chain: Chain; cost: number }[] = [];
+    while (this.#waiting.length > 0 && this.#workingRequests < WORKING_REQUESTS) {
+      const chain = this.#waiting[0]!;
+      const cost = Math.min(chain.readableBytes + chain.writableBytes, PIECE_BYTES + HEADER_BYTES);
+      if (this.#workingRequests > 0 && this.#workingBytes + cost > WORKING_BYTES) break;
+      this.#waiting.shift();
+      this.#workingRequests++;
+      this.#workingBytes += cost;
+      group.push({ chain, cost });
+    }
+    if (group.length > 0) void this.#serve(group, this.#epoch);
+  }
+
+  async #serve(group: { chain: Chain; cost: number }[], epoch: number): Promise<void> {
+    const requests = group.map(({ chain }) => readPart(chain, 0, HEADER_BYTES + PIECE_BYTES));
+    const read = await this.#dma.transfer(requests.flat());
+    let at = 0;
+    for (const [index, { chain, cost }] of group.entries()) {
+      const parts = requests[index]!.length;
+      const readable = gatherBytes(read.data.slice(at, at + parts));
+      at += parts;
+      const ended = (answer: Answer) => {
+        this.#workingRequests--;
+        this.#workingBytes -= cost;
+        this.#complete(chain, epoch, answer);
+        this.#startWaiting();
+      };
+      // Buffers out of reach: the request fails, the ring itself is sound.
+      if (read.status !== "ok") ended(IO_ERROR);
+      else void this.#execute(chain, epoch, readable).then(ended);
+    }
+  }
+
+  /** `readable`: the header and the first piece of data. Never rejects. */
+  async #execute(chain: Chain, epoch: number, readable: Uint8Array): Promise<Answer> {
+    if (readable.length < HEADER_BYTES || chain.writableBytes < 1) return IO_ERROR;
+    const header = new DataView(readable.buffer, readable.byteOffset, readable.length);
+    const sector = header.getBigUint64(8, true);
+    switch (header.getUint32(0, true)) {
+      case VIRTIO_BLK_T_IN:
+        this.operations.read++;
+        return this.#read(chain, epoch, sector);
+      case VIRTIO_BLK_T_OUT:
+        this.operations.write++;
+        return this.#write(chain, epoch, sector, readable.subarray(HEADER_BYTES));
+      case VIRTIO_BLK_T_FLUSH:
+        this.operations.flush++;
+        return (await this.#backend.flush()).ok ? OK : IO_ERROR;
+      case VIRTIO_BLK_T_GET_ID: {
+        const id = new Uint8Array(Math.min(VIRTIO_BLK_ID_BYTES, chain.writableBytes - 1));
+        id.set(new TextEncoder().encode(this.#id).subarray(0, id.length));
+        return { status: VIRTIO_BLK_S_OK, data: id };
+      }
+      case VIRTIO_BLK_T_DISCARD:
+        this.operations.discard++;
+        return this.#ranges(chain, readable.subarray(HEADER_BYTES), 0, (from, count) => this.#backend.discard(from, count));
+      case VIRTIO_BLK_T_WRITE_ZEROES:
+        this.operations["write-zeroes"]++;
+        return this.#ranges(chain, readable.subarray(HEADER_BYTES), RANGE_FLAG_UNMAP, (from, count) =>
+          this.#backend.writeZeroes(from, count),
+        );
+      default:
+        return UNSUPPORTED;
+    }
+  }
+
+  async #read(chain: Chain, epoch: number, sector: bigint): Promise<Answer> {
+    const byteLength = chain.writableBytes - 1;
+    if (!this.#inside(sector, byteLength)) return IO_ERROR;
+    if (byteLength <= PIECE_BYTES) {
+      const { ok, data } = await this.#backend.read(sector, byteLength / SECTOR_BYTES);
+      return ok ? { status: VIRTIO_BLK_S_OK, data } : IO_ERROR;
+    }
+    for (let done = 0; done < byteLength; done += PIECE_BYTES) {
+      const length = Math.min(PIECE_BYTES, byteLength - done);
+      const { ok, data } = await this.#backend.read(sector + BigInt(done / SECTOR_BYTES), length / SECTOR_BYTES);
+      if (!ok || epoch !== this.#transport.queue(0).epoch) return IO_ERROR;
+      const pieces = writePart(chain, done, data).map(({ address, bytes }) => dmaWrite(address, bytes));
+      if ((await this.#dma.transfer(pieces)).status !== "ok") return IO_ERROR;
+    }
+    return { status: VIRTIO_BLK_S_OK, written: byteLength };
+  }
+
+  async #write(chain: Chain, epoch: number, sector: bigint, first: Uint8Array): Promise<Answer> {
+    const byteLength = chain.readableBytes - HEADER_BYTES;
+    if (this.#readOnly || !this.#inside(sector, byteLength)) return IO_ERROR;
+    for (let done = 0; done < byteLength; done += PIECE_BYTES) {
+      let data = first;
+      if (done > 0) {
+        const read = await this.#dma.transfer(readPart(chain, HEADER_BYTES + done, Math.min(PIECE_BYTES, byteLength - done)));
+        if (read.status !== "ok" || epoch !== this.#transport.queue(0).epoch) return IO_ERROR;
+        data = gatherBytes(read.data);
+      }
+      if (!(await this.#backend.write(sector + BigInt(done / SECTOR_BYTES), data)).ok) return IO_ERROR;
+    }
+    return OK;
+  }
+
+  async #ranges(
+    chain: Chain,
+    table: Uint8Array,
+    allowedFlags: number,
+    run: (sector: bigint, sectors: bigint) => Promise<BlockResult>,
+  ): Promise<Answer> {
+    const byteLength = chain.readableBytes - HEADER_BYTES;
+    if (this.#readOnly) return IO_ERROR;
+    if (byteLength === 0 || byteLength % RANGE_BYTES !== 0 || byteLength > MAX_RANGES * RANGE_BYTES) return UNSUPPORTED;
+    const view = new DataView(table.buffer, table.byteOffset, table.length);
+    for (let at = 0; at < byteLength; at += RANGE_BYTES) {
+      const sector = view.getBigUint64(at, true);
+      const sectors = view.getUint32(at + 8, true);
+      if ((view.getUint32(at + 12, true) & ~allowedFlags) !== 0) return UNSUPPORTED;
+      if (!this.#inside(sector, sectors * SECTOR_BYTES)) return IO_ERROR;
+      if (sectors > 0 && !(await run(sector, BigInt(sectors))).ok) return IO_ERROR;
+    }
+    return OK;
+  }
+
+  #inside(sector: bigint, byteLength: number): boolean {
+    return byteLength % SECTOR_BYTES === 0 && sector + BigInt(byteLength / SECTOR_BYTES) <= this.#backend.sectors;
+  }
+
+  #complete(chain: Chain, epoch: number, answer: Answer): void {
+    if (answer.status === VIRTIO_BLK_S_IOERR) this.operations["io-error"]++;
+    const queue = this.#transport.queue(0);
+    if (chain.writableBytes === 0) return queue.complete(chain, epoch, [], 0); // no room for a status
+    const pieces = answer.data ? writePart(chain, 0, answer.data) : [];
+    pieces.push(...writePart(chain, chain.writableBytes - 1, new Uint8Array([answer.status])));
+    queue.complete(chain, epoch, pieces, (answer.data?.length ?? answer.written ?? 0) + 1);
+  }
+}
