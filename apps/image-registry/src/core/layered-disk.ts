@@ -1,0 +1,164 @@
+import { CHUNK_BYTES, CHUNKS_PER_PAGE, ChunkMap, ChunkState } from "./chunk-map.ts";
+import { StorageError, type File } from "./files.ts";
+import { RangeQueue } from "./range-queue.ts";
+
+export const SECTOR_BYTES = 512;
+
+/**
+ * An open disk: a read-only base (or none: zeros) below a writable layer of two files, `data` (sparse, as long as the
+ * disk) and `map` (which chunks of `data` count). Positions and lengths are bytes, multiples of 512, inside the disk;
+ * the caller checks them.
+ *
+ * Crash safety. A write goes to `data` first; its chunks are marked in memory only. A flush copies the marks, syncs
+ * `data`, then writes the copied marks and syncs `map`. So a mark on disk always speaks of bytes that are on disk, and
+ * a death at any point leaves each sector old or new, never something else.
+ */
+export class LayeredDisk {
+  readonly bytes: number;
+  readonly readOnly: boolean;
+  readonly #base: File | undefined;
+  readonly #data: File;
+  readonly #mapFile: File;
+  readonly #map: ChunkMap;
+  readonly #writes = new RangeQueue();
+  #flushing: Promise<void> | undefined;
+  #nextFlush: Promise<void> | undefined;
+  #syncFailure: unknown;
+
+  constructor(parts: { bytes: number; readOnly: boolean; base: File | undefined; data: File; map: File }) {
+    this.bytes = parts.bytes;
+    this.readOnly = parts.readOnly;
+    this.#base = parts.base;
+    this.#data = parts.data;
+    this.#mapFile = parts.map;
+    this.#map = new ChunkMap(parts.map);
+  }
+
+  async read(position: number, length: number): Promise<Uint8Array> {
+    const target = new Uint8Array(length);
+    const end = position + length;
+    await this.#map.load(chunkOf(position), chunkOf(end - 1));
+    // Runs of chunks in the same state are read at once.
+    for (let at = position; at < end; ) {
+      const state = this.#map.get(chunkOf(at));
+      let stop = chunkEnd(at);
+      while (stop < end && this.#map.get(chunkOf(stop)) === state) stop += CHUNK_BYTES;
+      stop = Math.min(stop, end);
+      const part = target.subarray(at - position, stop - position);
+      if (state === ChunkState.DATA) await this.#data.read(at, part);
+      else if (state === ChunkState.BASE) await this.#base?.read(at, part);
+      at = stop;
+    }
+    return target;
+  }
+
+  async write(position: number, data: Uint8Array): Promise<void> {
+    const end = position + data.length;
+    const first = chunkOf(position);
+    const last = chunkOf(end - 1);
+    await this.#writes.run(first, last, async () => {
+      await this.#map.load(first, last);
+      const start = await this.#copyUpTo(position);
+      const stop = await this.#copyUpFrom(end);
+      if (start.length === 0 && stop.length === 0) {
+        await this.#data.write(position, data);
+      } else {
+        const merged = new Uint8Array(start.length + data.length + stop.length);
+        merged.set(start);
+        merged.set(data, start.length);
+        merged.set(stop, start.length + data.length);
+        await this.#data.write(position - start.length, merged);
+      }
+      for (let chunk = first; chunk <= last; chunk++) this.#map.set(chunk, ChunkState.DATA);
+    });
+  }
+
+  /** Reads as zero afterwards. Whole chunks cost a mark only. */
+  async writeZeroes(position: number, length: number): Promise<void> {
+    const end = position + length;
+    const wholeStart = Math.ceil(position / CHUNK_BYTES) * CHUNK_BYTES;
+    const wholeEnd = end === this.bytes ? end : Math.floor(end / CHUNK_BYTES) * CHUNK_BYTES;
+    if (wholeStart >= wholeEnd) return this.write(position, new Uint8Array(length));
+    if (wholeStart > position) await this.write(position, new Uint8Array(wholeStart - position));
+    if (end > wholeEnd) await this.write(wholeEnd, new Uint8Array(end - wholeEnd));
+    // One page of the map at a time: a whole large disk may be asked for, and others want their turn.
+    const last = chunkOf(wholeEnd - 1);
+    for (let first = chunkOf(wholeStart); first <= last; ) {
+      const stop = Math.min(last, first - (first % CHUNKS_PER_PAGE) + CHUNKS_PER_PAGE - 1);
+      const start = first;
+      await this.#writes.run(start, stop, async () => {
+        await this.#map.load(start, stop);
+        for (let chunk = start; chunk <= stop; chunk++) this.#map.set(chunk, ChunkState.ZERO);
+      });
+      first = stop + 1;
+    }
+  }
+
+  /** Discarded sectors read as zero: one of the values that a disk may give, and the one that leaks nothing. */
+  async discard(position: number, length: number): Promise<void> {
+    const start = Math.ceil(position / CHUNK_BYTES) * CHUNK_BYTES;
+    const end = position + length === this.bytes ? this.bytes : Math.floor((position + length) / CHUNK_BYTES) * CHUNK_BYTES;
+    if (start < end) await this.writeZeroes(start, end - start);
+  }
+
+  /** Everything answered before is durable when this resolves. Flushes that wait for a running one become one. */
+  flush(): Promise<void> {
+    if (!this.#flushing) {
+      this.#flushing = this.#flushNow().finally(() => (this.#flushing = undefined));
+      return this.#flushing;
+    }
+    this.#nextFlush ??= this.#flushing
+      .catch(() => {})
+      .then(() => {
+        this.#nextFlush = undefined;
+        return this.flush();
+      });
+    return this.#nextFlush;
+  }
+
+  /** Finishes what runs, flushes, and closes the files. */
+  async close(): Promise<void> {
+    await this.#writes.idle();
+    try {
+      if (!this.readOnly) await this.flush();
+    } finally {
+      await Promise.allSettled([this.#data.close(), this.#mapFile.close(), this.#base?.close()]);
+    }
+  }
+
+  async #flushNow(): Promise<void> {
+    // After a failed sync the kernel may have forgotten what it could not write: a second try would lie.
+    if (this.#syncFailure !== undefined) throw this.#syncFailure;
+    const marks = this.#map.takeDirty();
+    try {
+      await this.#data.sync();
+    } catch (error) {
+      this.#map.putBack(marks);
+      this.#syncFailure = error;
+      throw error;
+    }
+    try {
+      await this.#map.write(marks);
+    } catch (error) {
+      // A full disk refuses the write itself and loses nothing: the flush may be tried again.
+      if (!(error instanceof StorageError && error.problem === "no-space")) this.#syncFailure = error;
+      throw error;
+    }
+  }
+
+  /** The bytes of the first chunk that stand before `position` and are not in `data` yet. */
+  async #copyUpTo(position: number): Promise<Uint8Array> {
+    const start = Math.floor(position / CHUNK_BYTES) * CHUNK_BYTES;
+    return position === start || this.#map.get(chunkOf(position)) === ChunkState.DATA ? NOTHING : this.read(start, position - start);
+  }
+
+  /** The bytes of the last chunk that stand after `end` and are not in `data` yet. */
+  async #copyUpFrom(end: number): Promise<Uint8Array> {
+    const stop = Math.min(Math.ceil(end / CHUNK_BYTES) * CHUNK_BYTES, this.bytes);
+    return end === stop || this.#map.get(chunkOf(end - 1)) === ChunkState.DATA ? NOTHING : this.read(end, stop - end);
+  }
+}
+
+const NOTHING = new Uint8Array(0);
+const chunkOf = (position: number): number => Math.floor(position / CHUNK_BYTES);
+const chunkEnd = (position: number): number => (chunkOf(position) + 1) * CHUNK_BYTES;
