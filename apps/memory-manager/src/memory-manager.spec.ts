@@ -12,7 +12,7 @@ import {
 } from "@polyvisor/contracts/memory";
 import { describe, expect, it } from "vitest";
 import { createService, DEFAULT_CONFIG, type MemoryManagerConfig } from "./index.ts";
-import { testContext } from "./testing/context.ts";
+import { stillContext } from "./testing/still-context.ts";
 import { HolderModel, settle } from "./testing/holder-model.ts";
 
 const BASE = 0x8000_0000n;
@@ -30,7 +30,7 @@ function images(blobs: Record<string, Uint8Array>, cut = 0): ImagePort {
   return mediated(IMAGE, implementation);
 }
 async function start(config: Partial<MemoryManagerConfig> = {}, peers = images({}), pages = 256) {
-  const context = testContext();
+  const context = stillContext();
   const service = await createService({ ...DEFAULT_CONFIG, ...config }, { images: peers }, context);
   const ram = { base: BASE, bytes: BigInt(pages * PAGE) };
   await service.implementation.createSpace!({ machine: "m", ram, holderReserveBytes: 65536n });
@@ -203,7 +203,7 @@ describe("holders that misbehave or vanish", () => {
     settle([silent!]);
     asking!.acquire(1, 1, Access.READ);
     asking!.stream.deliverToManager();
-    service.context.advance(1000);
+    service.context.clock.advance(1000);
     expect(silent!.stream.error?.condition).toBe("timeout");
     asking!.deliver();
     expect(asking!.statuses).toEqual([GrantStatus.DENIED]);

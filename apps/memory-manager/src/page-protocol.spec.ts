@@ -4,7 +4,7 @@ import { Access, DmaStatus, type DmaRequest, type DmaResponse } from "@polyvisor
 import type { ImagePort } from "@polyvisor/contracts/image";
 import { describe, expect, it } from "vitest";
 import { createService, DEFAULT_CONFIG } from "./index.ts";
-import { testContext } from "./testing/context.ts";
+import { stillContext } from "./testing/still-context.ts";
 import { HolderModel, settle } from "./testing/holder-model.ts";
 
 const BASE = 0x8000_0000n;
@@ -68,7 +68,7 @@ class Cell {
 }
 
 async function run(steps: readonly Step[]): Promise<void> {
-  const context = testContext();
+  const context = stillContext();
   const service = await createService(DEFAULT_CONFIG, { images: {} as ImagePort }, context);
   const { createSpace, setGrants, lease, dma } = service.implementation;
   const ram = { base: BASE, bytes: BigInt(PAGES * 4096) };
