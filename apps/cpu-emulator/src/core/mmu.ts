@@ -160,15 +160,15 @@ export class Mmu implements TranslationListener {
   /**
    * Translates one address for an access that stays in its page. Answers its place in linear memory (0 and up) when it
    * is RAM, and then the page's TLB entry is filled (loads and stores only); DEVICE; or FAULT with TRAP_CAUSE and
-   * TRAP_VALUE set.
+   * TRAP_VALUE set. `probe`: only find out; set no accessed and dirty bits, fill no TLB entry.
    */
-  translate(low: number, high: number, access: Access): number {
+  translate(low: number, high: number, access: Access, probe = false): number {
     this.misses++;
     const { core, physical } = this.#options;
     for (;;) {
       const givenUp = Atomics.load(this.#cells.i32, GIVEN_UP >> 2);
       const privilege = this.#effectivePrivilege(access);
-      const address = this.#walk(low, high, access, privilege);
+      const address = this.#walk(low, high, access, privilege, probe);
       if (address === FAULT) return this.#fault(PAGE_CAUSE[access], low, high);
       if (address === NOT_PHYSICAL || !core.pmpAllows(BigInt(address), PMP_ACCESS[access]!, privilege)) {
         return this.#fault(ACCESS_CAUSE[access], low, high);
@@ -182,7 +182,7 @@ export class Mmu implements TranslationListener {
       // Pages were recalled while ensurePage blocked: the page tables may have changed, walk again.
       if (Atomics.load(this.#cells.i32, GIVEN_UP >> 2) !== givenUp) continue;
       const place = offset + this.#ramOffset;
-      if (access !== Access.EXECUTE) this.fill(access, low, high, (place - low) | 0);
+      if (access !== Access.EXECUTE && !probe) this.fill(access, low, high, (place - low) | 0);
       return place;
     }
   }
@@ -214,7 +214,7 @@ export class Mmu implements TranslationListener {
   }
 
   /** The physical address, FAULT (page fault) or NOT_PHYSICAL (access fault). Spec: section 11.3.2 "Virtual Address Translation Process". */
-  #walk(low: number, high: number, access: Access, privilege: number): number {
+  #walk(low: number, high: number, access: Access, privilege: number, probe: boolean): number {
     const cells = this.#cells.i32;
     const satpHigh = cells[SATP + 1]!;
     const mode = satpHigh >>> 28;
@@ -246,7 +246,7 @@ export class Mmu implements TranslationListener {
         const span = 512 ** level;
         if (next % span !== 0) return FAULT; // misaligned superpage
         const wanted = access === Access.WRITE ? A | D : A;
-        if ((bits & wanted) !== wanted) {
+        if ((bits & wanted) !== wanted && !probe) {
           if (this.#pte(ppn * 4096 + index(low, high, level) * 8, true) === NOT_PHYSICAL) return NOT_PHYSICAL;
           if (Atomics.compareExchange(this.#i32, pte, bits, bits | wanted) !== bits) continue restart;
         }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { qemuMissing, runOnQemu } from "./qemu.ts";
+import { QEMU_ERRATA, qemuMissing, runOnQemu } from "./qemu.ts";
 import { MODES, randomImage } from "./random-program.ts";
 import { runImage } from "./run-image.ts";
 
@@ -14,7 +14,7 @@ describe.skipIf(missing)("generated interpreter against QEMU", () => {
     it(`leaves the same registers, flags, memory, page tables and traps after random programs in ${mode.name}`, { timeout: 60_000 }, async () => {
       for (let seed = firstSeed; seed < firstSeed + images; seed++) {
         console.log(`mode ${mode.name}: POLYVISOR_SEED=${seed}`);
-        const image = randomImage(seed, 800, mode);
+        const image = randomImage(seed, 800, mode, QEMU_ERRATA);
         expect(image.difference(await runOnQemu(image), runImage(image, "interpreter"))).toBeUndefined();
       }
     });

@@ -11,6 +11,9 @@ import {
 export const RAM = 0x8000_0000;
 const BLOCKS = RAM + 0x20_0000; // the second 2 MiB: paged by 4 KiB in the modes with translation
 const TABLES = RAM + 0x60_0000;
+/** The harness writes DONE_MARK here when all blocks have run (QEMU 7.2 hangs when the test finisher is used under QMP). */
+export const DONE = TABLES + 0xfff8;
+export const DONE_MARK = 0x5555;
 const BLOCK_BYTES = 0xa00; // not a divisor of a page: data areas of some blocks cross pages
 /** Offsets in a block. */
 const AT = { x: 0, f: 0x100, fcsr: 0x200, cause: 0x208, epc: 0x210, tval: 0x218, entry: 0x220, mode: 0x228, status: 0x230, data: 0x400 } as const;
@@ -79,12 +82,16 @@ const CANDIDATES = INSTRUCTIONS.filter((i) => !EXCLUDED.has(i.name));
 /** Compressed rows whose memory operand, if any, is relative to sp, and which do not jump or stop. */
 const COMPRESSED = COMPRESSED_INSTRUCTIONS.filter((c) => !["jal", "jalr", "ebreak"].includes(c.expands) && (!c.operands.includes("mem") || c.registers.rs1 === SP) && !/^c\.b/.test(c.name));
 /** CSRs that behave the same everywhere and do not disturb the harness. */
-const CSRS_USED = [0x001, 0x002, 0x003, 0x140, 0x141, 0x142, 0x143, 0x341, 0x343, 0xfff];
+const CSRS_USED = [0x001, 0x002, 0x003, 0x140, 0x142, 0x143, 0x343, 0xfff];
 
 class Generator {
   readonly #next: () => number;
-  constructor(seed: number) {
+  readonly #candidates: readonly Instruction[];
+  constructor(seed: number, without: ReadonlySet<string>) {
     this.#next = random(seed);
+    // sc.w after lr.d may fail or succeed: one width per image.
+    const otherWidth = seed & 1 ? /^(lr|sc)\.w$/ : /^(lr|sc)\.d$/;
+    this.#candidates = CANDIDATES.filter((row) => !without.has(row.name) && !otherWidth.test(row.name));
   }
   below(limit: number): number {
     return this.#next() % limit;
@@ -115,8 +122,8 @@ class Generator {
   /** One random instruction, or two when they belong together. Jump targets are filled in by the caller. */
   instruction(mode: Mode): number[] {
     if (this.below(4) === 0) return [this.#compressed()];
-    const instruction = this.pick(CANDIDATES);
-    return this.#encode(instruction, mode);
+    const instruction = this.pick(this.#candidates);
+    return this.#encode(instruction);
   }
 
   #destination(): number {
@@ -126,7 +133,7 @@ class Generator {
     }
   }
 
-  #encode(instruction: Instruction, mode: Mode): number[] {
+  #encode(instruction: Instruction): number[] {
     const { name } = instruction;
     const operands: readonly string[] = FORMATS[instruction.format].operands;
     const fields = {
@@ -151,8 +158,7 @@ class Generator {
     if (name === "jalr") return [encode(instruction, { rd: fields.rd, rs1: 31, imm: fields.imm })]; // never jumps where it should: see build
     const word = encode(instruction, fields);
     if (!name.startsWith("sc.")) return [word];
-    // A lone sc may or may not fault: only where every page is there.
-    if (!mode.paged && this.below(3) === 0) return [word];
+    if (this.below(3) === 0) return [word];
     const lr = INSTRUCTIONS.find((i) => i.name === name.replace("sc", "lr"))!;
     return [encode(lr, { ...fields, rd: this.#destination() }), word];
   }
@@ -179,8 +185,9 @@ interface Block {
 
 const lengthOf = (word: number): number => ((word & 3) === 3 ? 4 : 2);
 
-export function randomImage(seed: number, count: number, mode: Mode): RandomImage {
-  const generator = new Generator(seed);
+/** `without`: instructions that the machines to compare are known to disagree on. */
+export function randomImage(seed: number, count: number, mode: Mode, without: ReadonlySet<string> = new Set()): RandomImage {
+  const generator = new Generator(seed, without);
   const end = BLOCKS + count * BLOCK_BYTES;
   const harness = assemble(harnessSource(end, mode), { base: BigInt(RAM) });
   const image = new Uint8Array(TABLES + 0x1_0000 - RAM);
@@ -191,7 +198,7 @@ export function randomImage(seed: number, count: number, mode: Mode): RandomImag
   let code = RAM + 0x1000;
   for (let n = 0; n < count; n++) {
     const address = BLOCKS + n * BLOCK_BYTES;
-    const words = program(generator, mode);
+    const words = program(generator);
     blocks.push({ address, code, words });
     const at = address - RAM;
     for (let i = 1; i < 32; i++) view.setBigUint64(at + AT.x + i * 8, generator.integer(), true);
@@ -222,8 +229,8 @@ export function randomImage(seed: number, count: number, mode: Mode): RandomImag
 }
 
 /** Random instructions with jumps forward to instruction boundaries, ending in ebreak. */
-function program(generator: Generator, mode: Mode): number[] {
-  const groups = Array.from({ length: 1 + generator.below(MAX_LENGTH) }, () => generator.instruction(mode));
+function program(generator: Generator): number[] {
+  const groups = Array.from({ length: 1 + generator.below(MAX_LENGTH) }, () => generator.instruction());
   const words = groups.flat();
   const EBREAK = generator.below(2) ? 0x0010_0073 : 0x9002;
   words.push(EBREAK);
@@ -317,10 +324,12 @@ function harnessSource(end: number, mode: Mode): string {
     csrw mscratch, t6
     li t1, ${end}
     bltu t6, t1, next
-    li t0, 0x100000
-    li t1, 0x5555
+    li t0, ${DONE}
+    li t1, ${DONE_MARK}
     sw t1, 0(t0)
-    wfi`;
+  end:
+    wfi
+    j end`;
 }
 
 function describe(blocks: readonly Block[], expected: Uint8Array, actual: Uint8Array, seed: number, mode: Mode): string | undefined {
@@ -333,6 +342,8 @@ function describe(blocks: readonly Block[], expected: Uint8Array, actual: Uint8A
     const start = offset - inBlock;
     // mtval of ebreak is the address or zero, as the implementation likes.
     if (inBlock === AT.tval && BLOCKS + start < TABLES && at(want, start + AT.cause) === 3n) continue;
+    // "AMOs never raise load page-fault exceptions" (privileged spec, section 11.3.2); QEMU 7.2 does on unreadable pages.
+    if (inBlock === AT.cause && at(want, offset) === 13n && at(got, offset) === 15n && endedByAmo(blocks, offset, at(got, start + AT.epc))) continue;
     different.push(offset);
   }
   const first = different[0];
@@ -351,6 +362,16 @@ function describe(blocks: readonly Block[], expected: Uint8Array, actual: Uint8A
     `  ${place(offset - start)}: got 0x${at(got, offset).toString(16)}, expected 0x${at(want, offset).toString(16)}`);
   return [`seed ${seed}, mode ${mode.name}, block ${block.address.toString(16)}:`, ...listing, ...changes,
     `  ended by cause ${at(got, start + AT.cause)} at ${at(got, start + AT.epc).toString(16)}; expected ${at(want, start + AT.cause)} at ${at(want, start + AT.epc).toString(16)}`].join("\n");
+}
+
+function endedByAmo(blocks: readonly Block[], offset: number, epc: bigint): boolean {
+  const block = blocks[Math.floor(offset / BLOCK_BYTES)]!;
+  let pc = block.code;
+  for (const word of block.words) {
+    if (BigInt(pc) === epc) return decode(word)?.instruction.extension === "A";
+    pc += lengthOf(word);
+  }
+  return false;
 }
 
 function place(offset: number): string {

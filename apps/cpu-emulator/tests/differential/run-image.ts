@@ -1,13 +1,12 @@
 import { BareMachine } from "../../src/core/interpreter/bare-machine.ts";
-import type { RandomImage } from "./random-program.ts";
+import { DONE, DONE_MARK, type RandomImage } from "./random-program.ts";
 
 /** Runs an image on one of our engines and answers its result area. */
 export function runImage(image: RandomImage, engine: "interpreter" | "reference", slice = 1_000_000): Uint8Array {
   const machine = new BareMachine(16 << 20, engine);
   machine.ram.set(image.bytes);
-  machine.deviceReads.set(0x10_0000n, 0n); // the test finisher: written at the end, which wfi follows
   const why = machine.run(50_000_000, slice);
-  if (why !== "wfi" || machine.deviceWrites.length !== 1) {
+  if (why !== "wfi" || machine.word(DONE) !== BigInt(DONE_MARK)) {
     throw new Error(`${engine}: the harness did not end (${why}, pc 0x${machine.pc.toString(16)}, traps ${machine.traps.length})`);
   }
   return machine.ram.slice(image.resultOffset, image.resultOffset + image.resultBytes);

@@ -94,17 +94,21 @@ export class SlowAccesses {
     return 1;
   }
 
-  /** An access that crosses a page: both halves are checked before anything is written. */
+  /**
+   * An access that crosses a page: both halves are checked before anything is written, and the first page is not marked
+   * dirty when the second one faults ("the PTE update must be exact", privileged spec, section 11.3.1).
+   */
   #translateBoth(low: number, high: number, access: Access): boolean {
     const nextLow = ((low | 4095) + 1) | 0;
     const nextHigh = nextLow === 0 ? (high + 1) | 0 : high;
     for (;;) {
-      const first = this.#mmu.translate(low, high, access);
-      if (first === FAULT) return false;
-      const givenUp = Atomics.load(this.#i32, GIVEN_UP >> 2);
+      if (this.#mmu.translate(low, high, access, true) === FAULT) return false;
       const second = this.#mmu.translate(nextLow, nextHigh, access);
       if (second === FAULT) return false;
-      if (Atomics.load(this.#i32, GIVEN_UP >> 2) !== givenUp) continue; // the first page may have been recalled
+      const givenUp = Atomics.load(this.#i32, GIVEN_UP >> 2);
+      const first = this.#mmu.translate(low, high, access);
+      if (first === FAULT) return false;
+      if (Atomics.load(this.#i32, GIVEN_UP >> 2) !== givenUp) continue; // the second page may have been recalled
       if (first === DEVICE || second === DEVICE) {
         if (first === DEVICE) this.#mmu.accessFault(low, high, access);
         else this.#mmu.accessFault(nextLow, nextHigh, access);

@@ -96,6 +96,7 @@ export class HartEnvironment implements Environment {
     return value;
   }
   sc(address: bigint, bytes: 4 | 8, value: bigint): boolean {
+    if (this.#cells.i64[RESERVATION >> 3]! < 0n) return false;
     const place = this.#place(address, bytes, Access.WRITE);
     const reserved = this.#cells.i64[RESERVATION >> 3] === BigInt(place);
     this.#cells.i64[RESERVATION >> 3] = -1n;

@@ -248,21 +248,26 @@ export class HandlerLowering {
     code.set(locals.value).i32(0).get(locals.value).mem(Mem.i64Store, hart + RESERVED_VALUE).get(locals.value);
   }
 
-  /** A compare-and-swap with the value that lr saw, if the reservation is still for this place. */
+  /** A compare-and-swap with the value that lr saw, if the reservation is for this place. Without any it just fails. */
   #sc({ bytes, address, value }: Extract<Expr, { kind: "sc" }>): void {
     const { code, locals, hart } = this.emission;
-    this.#translate(address, bytes, false);
+    const reservation = (): void => void code.i32(0).mem(Mem.i64Load, hart + RESERVATION);
     const reserved = (): void => {
       code.i32(0).mem(Mem.i64Load, hart + RESERVED_VALUE);
       if (bytes === 4) code.i64(0xffff_ffffn).op(Op.i64And);
     };
-    code.get(locals.place).op(Op.i64ExtendI32U).i32(0).mem(Mem.i64Load, hart + RESERVATION).op(Op.i64Eq).if(I32);
+    reservation();
+    code.i64(0).op(Op.i64GeS).if(I32, true);
+    this.#translate(address, bytes, false);
+    code.get(locals.place).op(Op.i64ExtendI32U);
+    reservation();
+    code.op(Op.i64Eq).if(I32, true);
     code.get(locals.place);
     reserved();
     this.expr(value);
     code.atomic(bytes === 4 ? Atomic.i64Cmpxchg32U : Atomic.i64Cmpxchg);
     reserved();
-    code.op(Op.i64Ne).else().i32(1).end().op(Op.i64ExtendI32U);
+    code.op(Op.i64Ne).else().i32(1).end().else().i32(1).end().op(Op.i64ExtendI32U);
     code.i32(0).i64(-1).mem(Mem.i64Store, hart + RESERVATION);
   }
 }
