@@ -1,9 +1,9 @@
+import { defineConfig, integer } from "@polyvisor/service-kit";
+
 /** Configuration of the device-bus. */
 export interface DeviceBusConfig {
   readonly maxBoards: number;
-  /** Output that a console replays to a client that attaches. */
   readonly consoleRingBytes: number;
-  /** Input that waits for the guest; more is dropped. */
   readonly consoleInputBytes: number;
 }
 
@@ -12,3 +12,17 @@ export const DEFAULT_CONFIG: DeviceBusConfig = {
   consoleRingBytes: 64 * 1024,
   consoleInputBytes: 64 * 1024,
 };
+
+export const CONFIG = defineConfig<DeviceBusConfig>({
+  maxBoards: { doc: "boards at a time", type: integer(1, 4096), default: DEFAULT_CONFIG.maxBoards },
+  consoleRingBytes: {
+    doc: "output that a console replays to a client that attaches",
+    type: integer(1024, 16 * 1024 * 1024),
+    default: DEFAULT_CONFIG.consoleRingBytes,
+  },
+  consoleInputBytes: {
+    doc: "console input that waits for the guest; more is dropped",
+    type: integer(1024, 16 * 1024 * 1024),
+    default: DEFAULT_CONFIG.consoleInputBytes,
+  },
+});

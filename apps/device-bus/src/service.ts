@@ -10,13 +10,12 @@ export async function createService(
   config: DeviceBusConfig,
   peers: DevicePeers,
   context: ServiceContext,
-  random: (byteLength: number) => Uint8Array = hostEntropy,
 ): Promise<RunningService<(typeof DEVICE)["definition"]>> {
   const service = new DeviceService(
     {
       peers,
       clock: context.clock,
-      random,
+      random: hostEntropy,
       log: context.log,
       fact: (machine, fact, data) => context.events.publish({ machine, service: DEVICE.service, fact, data }),
       consoleRingBytes: config.consoleRingBytes,

@@ -13,7 +13,10 @@ const FAULT: DmaResult = { status: "fault", data: [] };
 /** The board's DMA stream to the memory-manager: pipelined, answers matched by id. */
 export class DmaClient {
   readonly #machine: string;
-  readonly #channel: Channel<DmaRequest, DmaResponse>;
+  readonly #memory: MemoryPort;
+  readonly #lost: (reason: string) => void;
+  /** Opened with the first device that wants DMA. */
+  #channel: Channel<DmaRequest, DmaResponse> | undefined;
   readonly #waiting = new Map<bigint, (result: DmaResult) => void>();
   #nextId = 1n;
   #closed = false;
@@ -23,25 +26,31 @@ export class DmaClient {
 
   constructor(machine: string, memory: MemoryPort, lost: (reason: string) => void) {
     this.#machine = machine;
-    this.#channel = memory.dma();
+    this.#memory = memory;
+    this.#lost = lost;
+  }
+
+  /** DMA in the name of one device, which has grants of its own. */
+  device(device: string): Dma {
+    if (!this.#channel) this.#open();
+    return { transfer: (segments) => this.#transfer(device, segments) };
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#channel?.close();
+  }
+
+  #open(): void {
+    this.#channel = this.#memory.dma();
     this.#channel.onMessage((response) => this.#answered(response));
     this.#channel.onClose((error) => {
       const deliberate = this.#closed;
       this.#closed = true;
       for (const answer of this.#waiting.values()) answer(FAILED);
       this.#waiting.clear();
-      if (!deliberate) lost(`DMA stream to the memory-manager ended: ${error?.message ?? "closed by the peer"}`);
+      if (!deliberate) this.#lost(`DMA stream to the memory-manager ended: ${error?.message ?? "closed by the peer"}`);
     });
-  }
-
-  /** DMA in the name of one device, which has grants of its own. */
-  device(device: string): Dma {
-    return { transfer: (segments) => this.#transfer(device, segments) };
-  }
-
-  close(): void {
-    this.#closed = true;
-    this.#channel.close();
   }
 
   #transfer(device: string, segments: readonly DmaSegment[]): Promise<DmaResult> {
@@ -76,7 +85,7 @@ export class DmaClient {
     return new Promise((resolve) => {
       const expected = segments.reduce((count, segment) => count + (segment.readLength > 0 ? 1 : 0), 0);
       this.#waiting.set(id, (result) => resolve(result.status === "ok" && result.data.length !== expected ? FAILED : result));
-      this.#channel.send({ machine: this.#machine, device, id, segments: segments as DmaSegment[] });
+      this.#channel!.send({ machine: this.#machine, device, id, segments: segments as DmaSegment[] });
     });
   }
 

@@ -37,8 +37,9 @@ export class InterruptOutput {
     channel.onMessage(() => {}); // no acknowledgement is asked for
     channel.onClose((error) => {
       if (this.#channel === channel) this.#channel = undefined;
-      // Without an error the harts are gone on purpose; new ones bring new exits.
-      if (error && !this.#closed) this.#lost(`interrupt stream to the cpu-emulator ended: ${error.message}`);
+      // The harts are gone on purpose, or not there yet; new ones bring new exits.
+      const absent = !error || error.condition === "not-found" || error.condition === "cancelled";
+      if (!absent && !this.#closed) this.#lost(`interrupt stream to the cpu-emulator ended: ${error?.message}`);
     });
     for (let wire = 0; wire < this.#levels.length; wire++) this.#send(wire);
   }
