@@ -1,11 +1,18 @@
 import { decode, evaluate, HartTrap } from "@polyvisor/isa";
-import { HartCells } from "./cells.ts";
-import { Cause, type Engine, ExitReason } from "./engine.ts";
+import type { HartCells } from "./cells.ts";
+import { Cause, type Engine, ExitReason, type PhysicalAccess, type PrivilegedCore } from "./engine.ts";
 import { FP_DIRTY, FP_STATE, INSTRET, PC, TRAP_CAUSE, TRAP_VALUE } from "./hart-state.ts";
 import { SlowAccesses } from "./interpreter/accesses.ts";
-import type { InterpreterOptions } from "./interpreter/engine.ts";
 import { HartEnvironment } from "./interpreter/hart-environment.ts";
-import { Access, DEVICE, FAULT, Mmu } from "./mmu.ts";
+import { Access, DEVICE, FAULT, type Mmu } from "./mmu.ts";
+
+export interface ReferenceOptions {
+  readonly memory: WebAssembly.Memory;
+  readonly cells: HartCells;
+  readonly core: PrivilegedCore;
+  readonly physical: PhysicalAccess;
+  readonly mmu: Mmu;
+}
 
 /**
  * The plainest engine: fetch, decode and evaluate one instruction at a time from its definition in libs/isa, no caches
@@ -19,15 +26,14 @@ export class ReferenceEngine implements Engine {
   readonly #cells: HartCells;
   readonly #u16: Uint16Array;
   readonly #environment: HartEnvironment;
-  readonly #core: InterpreterOptions["core"];
+  readonly #core: PrivilegedCore;
   #executed = 0;
 
-  constructor(options: InterpreterOptions) {
-    const { memory, hart, core, physical } = options;
+  constructor({ memory, cells, core, physical, mmu }: ReferenceOptions) {
     this.#core = core;
-    this.#cells = new HartCells(memory.buffer, hart);
+    this.#cells = cells;
     this.#u16 = new Uint16Array(memory.buffer);
-    this.mmu = new Mmu({ ...options, cells: this.#cells });
+    this.mmu = mmu;
     const accesses = new SlowAccesses(this.#cells, memory, this.mmu, physical);
     this.#environment = new HartEnvironment(this.#cells, core, memory, this.mmu, accesses);
   }

@@ -1,11 +1,12 @@
 import { assemble } from "@polyvisor/isa";
 import { HartCells, MachineCells } from "../cells.ts";
-import { ExitReason, type PhysicalAccess } from "../engine.ts";
+import { type Engine, ExitReason, type PhysicalAccess } from "../engine.ts";
 import { GuestTime } from "../guest-time.ts";
 import { F, FFLAGS, FRM, HART_AREA_BASE, HART_AREA_BYTES, INSTRET, PC, X } from "../hart-state.ts";
 import { Privileged } from "../privileged.ts";
+import { Mmu } from "../mmu.ts";
 import { ReferenceEngine } from "../reference-engine.ts";
-import { type InterpreterEngine, createInterpreter } from "./engine.ts";
+import { createInterpreter } from "./engine.ts";
 
 /** One hart, RAM and nothing else, for tests and benchmarks of engines: programs start in M-mode at the start of RAM. */
 export class BareMachine {
@@ -13,7 +14,7 @@ export class BareMachine {
   readonly memory: WebAssembly.Memory;
   readonly cells: HartCells;
   readonly core: Privileged;
-  readonly engine: InterpreterEngine;
+  readonly engine: Engine;
   readonly ram: Uint8Array;
   readonly view: DataView;
   /** Traps taken, as [cause, value, pc]. */
@@ -40,11 +41,12 @@ export class BareMachine {
         return true;
       },
     };
-    const options = {
-      memory: this.memory, hart: 0, ramBase: BareMachine.RAM_BASE, ramBytes, ramOffset, core: this.core, physical,
-    };
-    this.engine = engine === "reference" ? new ReferenceEngine(options) : createInterpreter(options);
-    this.core.translation = this.engine.mmu;
+    const { memory, cells, core } = this;
+    const mmu = new Mmu({ memory, cells, core, physical, ramBase: BareMachine.RAM_BASE, ramBytes, ramOffset });
+    this.engine = engine === "reference"
+      ? new ReferenceEngine({ memory, cells, core, physical, mmu })
+      : createInterpreter({ memory, hart: 0, ramBase: BareMachine.RAM_BASE, ramBytes, ramOffset, core, physical, mmu });
+    this.core.translation = mmu;
     this.ram = new Uint8Array(this.memory.buffer, ramOffset, ramBytes);
     this.view = new DataView(this.memory.buffer, ramOffset, ramBytes);
   }
