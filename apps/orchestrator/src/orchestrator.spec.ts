@@ -80,8 +80,8 @@ describe("start", () => {
     const { harts, board, populated } = fakes.machine("web");
     expect(harts).toMatchObject({ entry: 0x8020_0000n, firmware: 1, ramBytes: 64n << 20n });
     expect(harts!.deviceTree % 0x20_0000n).toBe(0n);
-    expect(populated.map((each) => each.address)).toEqual([0x8020_0000n, 0x8030_0000n, harts!.deviceTree]);
-    expect(board).toMatchObject({ initrdStart: 0x8030_0000n, initrdEnd: 0x8030_0000n + 5000n, isa: "rv64imafdc" });
+    expect(populated.map((each) => each.address)).toEqual([0x8020_0000n, 0x8040_0000n, harts!.deviceTree]);
+    expect(board).toMatchObject({ initrdStart: 0x8040_0000n, initrdEnd: 0x8040_0000n + 5000n, isa: "rv64imafdc" });
     expect(board!.bootArguments).toBe("console=ttyS0 quiet debug hv.hostname=web hv.agent=hvc0");
     expect(board!.devices.map((device) => `${device.kind} ${device.id} ${device.backend}`)).toEqual([
       "console agent agent",

@@ -15,7 +15,7 @@ const input = (spec: Partial<MachineSpec>, rest: Partial<BootInput> = {}): BootI
 });
 
 describe("planBoot", () => {
-  it("a Linux Image with built-in firmware: kernel 2 MiB above RAM's base, initrd right behind its bss, tree near the top", () => {
+  it("a Linux Image with built-in firmware: kernel 2 MiB above RAM's base, initrd at the next 2 MiB behind its bss, tree near the top", () => {
     const plan = planBoot(input({}));
     expect(plan).toMatchObject({ firmware: 1, entry: 0x8020_0000n, initrd: { start: 0x8220_0000n, end: 0x8250_0005n }, deviceTree: 0x87e0_0000n });
   });

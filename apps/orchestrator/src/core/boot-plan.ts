@@ -62,6 +62,11 @@ export interface BootInput {
 }
 
 const MIB = 1024n * 1024n;
+/**
+ * Linux reserves its image up to the next PMD (arch/riscv/mm/init.c, setup_bootmem: the linear mapping of the kernel is
+ * read-only) and refuses an initrd that overlaps the rest of that 2 MiB.
+ */
+const INITRD_ALIGNMENT = 2n * MIB;
 /** More than any tree our board can have. */
 const DEVICE_TREE_ROOM = 64n * 1024n;
 /** Devices' trees lie below 1 GiB of RAM, where every Linux page-table setup has them mapped early. */
@@ -118,7 +123,7 @@ export function planBoot({ spec, boxConfig, kernel, initrd, firmware, disk }: Bo
   const kernelEnd = layout.end;
   let initrdRange = { start: 0n, end: 0n };
   if (initrd) {
-    const start = alignUp(kernelEnd, BigInt(PAGE_BYTES));
+    const start = alignUp(kernelEnd, INITRD_ALIGNMENT);
     place("initrd", initrd, start);
     initrdRange = { start, end: start + initrd.bytes };
   }

@@ -36,12 +36,13 @@ async function readPlanes(peers: OrchestratorPeers, machine: string): Promise<Re
   return answers.flat().filter((counters) => counters.seen > 0n);
 }
 
-/** Undefined when the service does not know the machine (it just stopped). */
+/** Undefined when the service does not know the machine (it just stopped) or is gone (ListServices says so). */
 async function orAbsent<T>(call: () => Promise<T>): Promise<T | undefined> {
   try {
     return await call();
   } catch (error) {
-    if (asContractError(error).condition === "not-found") return undefined;
+    const { condition } = asContractError(error);
+    if (condition === "not-found" || condition === "unavailable") return undefined;
     throw error;
   }
 }
