@@ -22,6 +22,7 @@ const fd = {
 /** The machine's filesystem below `root`, which is made if it is not there. */
 export async function nodeStorage(root: string): Promise<Storage> {
   await guarded(`make ${root}`, () => mkdir(join(root, "tmp"), { recursive: true }));
+  await removeLeftovers(join(root, "tmp"));
   return {
     files: new NodeFiles(root),
     newHash: () => {
@@ -30,6 +31,23 @@ export async function nodeStorage(root: string): Promise<Storage> {
     },
     uniqueName: () => `${process.pid}-${randomUUID()}`,
   };
+}
+
+/** What processes that are gone were writing; names begin with the writer's process id. */
+async function removeLeftovers(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) {
+    const pid = Number.parseInt(name, 10);
+    if (pid > 0 && pid !== process.pid && !isAlive(pid)) await rm(join(folder, name), { recursive: true, force: true }).catch(() => {});
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return codeOf(error) === "EPERM";
+  }
 }
 
 export class NodeFiles implements Files {

@@ -1,0 +1,25 @@
+/**
+ * The victim of crash.spec.ts: opens disk "d" below argv[2] and writes for as long as it lives. Sector `s` of round `r`
+ * is filled with (r * 7 + s) & 0xff. Prints "flushed <round>" when a round is durable.
+ */
+import { writeSync } from "node:fs";
+import { nodeStorage } from "../adapters/node-files.ts";
+import { BlobStore } from "../core/blob-store.ts";
+import { DiskStore } from "../core/disk-store.ts";
+
+const SECTOR_BYTES = 512;
+const [root = "", sectors = "0", firstRound = "1"] = process.argv.slice(2);
+const storage = await nodeStorage(root);
+const disks = new DiskStore(storage, new BlobStore(storage, { maxBytes: 2 ** 30 }));
+const { disk } = await disks.open("d", false);
+for (let round = Number(firstRound); ; round++) {
+  const writes: Promise<void>[] = [];
+  for (let sector = 0; sector < Number(sectors); sector += 3) {
+    const count = Math.min(3, Number(sectors) - sector);
+    const data = Uint8Array.from({ length: count * SECTOR_BYTES }, (_, i) => (round * 7 + sector + Math.floor(i / SECTOR_BYTES)) & 0xff);
+    writes.push(disk.write(sector * SECTOR_BYTES, data));
+  }
+  await Promise.all(writes);
+  await disk.flush();
+  writeSync(1, `flushed ${round}\n`);
+}
