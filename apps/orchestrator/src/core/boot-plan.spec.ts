@@ -38,6 +38,12 @@ describe("planBoot", () => {
     expect(plan.placements).toMatchObject([{ blobOffset: 0x1000n, length: 64n }]);
   });
 
+  it("an ELF file linked with -Ttext: the headers in the page below RAM are left out", () => {
+    const segments = [{ address: 0x7fff_f000n, fileOffset: 0n, fileBytes: 0x10a0n, memoryBytes: 0x10b0n }];
+    const plan = planBoot(input({}, { initrd: undefined, kernel: { ...kernel, format: { kind: "elf", entry: 0x8000_0000n, segments, tohost: undefined } } }));
+    expect(plan.placements).toMatchObject([{ address: 0x8000_0000n, blobOffset: 0x1000n, length: 0xa0n }]);
+  });
+
   it("a raw image starts at RAM's base in M-mode, even in 1 MiB", () => {
     const plan = planBoot(input({ memoryBytes: MIB }, { initrd: undefined, kernel: { digest: "sha256:r", bytes: 100n, format: { kind: "raw" } } }));
     expect(plan).toMatchObject({ firmware: 2, entry: 0x8000_0000n, deviceTree: 0x800f_0000n });

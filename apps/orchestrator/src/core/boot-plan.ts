@@ -102,7 +102,8 @@ export function planBoot({ spec, boxConfig, kernel, initrd, firmware, disk }: Bo
   if (kernel.format.kind === "elf") {
     entry = kernel.format.entry;
     tohost = kernel.format.tohost;
-    for (const [index, segment] of kernel.format.segments.entries()) {
+    for (const [index, whole] of kernel.format.segments.entries()) {
+      const segment = withoutHeaders(whole, ramBase);
       layout.claim(`ELF segment ${index}`, segment.address, segment.memoryBytes);
       if (segment.fileBytes > 0n) {
         placements.push({
@@ -146,6 +147,17 @@ export function planBoot({ spec, boxConfig, kernel, initrd, firmware, disk }: Bo
     agentConsole,
     tohost,
   };
+}
+
+/**
+ * GNU ld puts the ELF and program headers into the page before the first section when it is told `-Ttext`; a program
+ * linked to RAM's base then has a segment that begins one page below. Those bytes are not part of the program.
+ */
+function withoutHeaders(segment: ElfLoad, ramBase: bigint): ElfLoad {
+  const below = ramBase - segment.address;
+  const onlyHeaders = segment.fileOffset === 0n && below > 0n && below <= BigInt(PAGE_BYTES) && segment.fileBytes > below;
+  if (!onlyHeaders) return segment;
+  return { address: ramBase, fileOffset: below, fileBytes: segment.fileBytes - below, memoryBytes: segment.memoryBytes - below };
 }
 
 /** Slot order is device order: the agent's console first, so that it is hvc0 in the guest. */
