@@ -26,7 +26,11 @@ export class FakeCpu {
     return this.#channels.size;
   }
 
-  breakStreams(error: ContractError | undefined = new ContractError("unavailable", "the cpu-emulator is gone")): void {
+  breakStreams(error = new ContractError("unavailable", "the cpu-emulator is gone")): void {
     for (const channel of [...this.#channels]) channel.close(error);
+  }
+  /** Ends the streams as destroyed harts do. */
+  endStreams(): void {
+    for (const channel of [...this.#channels]) channel.close();
   }
 }
