@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { basename } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { asContractError } from "@polyvisor/contracts";
 import { type Machine, MachineSpec, MachineState, type ReadMachineStatsResponse } from "@polyvisor/contracts/orchestrator";
 import type { Command } from "commander";
@@ -70,7 +71,7 @@ async function run(cli: Cli, file: string, options: RunOptions): Promise<void> {
     const stats = options.stats ? (await stack.orchestrator.readMachineStats({ name })) : undefined;
     if (outcome === "timeout") throw new CliError(`${basename(file)} was still running after ${options.timeout} s`, EXIT_TIMEOUT);
     if (outcome === "interrupted") throw new CliError("interrupted", 130);
-    await Promise.race([console, new Promise((resolve) => setTimeout(resolve, 1000))]);
+    await Promise.race([console, sleep(1000, undefined, { ref: false })]);
     if (outcome.state === MachineState.ABORTED) throw new CliError(`${basename(file)}: ${outcome.reason}`);
     report(cli, options, outcome, stats);
     cli.exitCode = Math.min(outcome.exitCode, 255);
