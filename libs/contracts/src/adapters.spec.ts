@@ -229,6 +229,36 @@ describe("the gRPC adapter alone", () => {
     await port.cpu.runHarts({ machine: "m" });
   });
 
+  it("refuses bytes that are no message, on unary calls and streams, without ending the server", async () => {
+    const garbage = { ...CPU, definition: { ...CPU.definition } } as any;
+    for (const name of ["runHarts", "interrupts"]) garbage.definition[name] = { ...garbage.definition[name], requestSerialize: () => Buffer.from([0x0a, 0xff, 0xff]) };
+    const server = createGrpcServer();
+    serveGrpc(server, CPU, mediated(CPU, { runHarts: () => ({}), pauseHarts: () => ({}), interrupts: () => {} }));
+    const address = await bindGrpc(server, "127.0.0.1:0");
+    const bad = connectGrpc(garbage, address);
+    const good = connectGrpc(CPU, address);
+    closers.push(() => (bad.close(), good.close(), server.forceShutdown()));
+    expect(await failure((bad.port as any).runHarts({ machine: "m" }))).toMatchObject({ condition: "internal" });
+    const stream = (bad.port as any).interrupts();
+    stream.send({ machine: "m" });
+    expect(await ended(stream)).toMatchObject({ condition: "internal" });
+    await good.port.pauseHarts({ machine: "m" });
+  });
+
+  it("fails open calls and streams with unavailable when the server dies", async () => {
+    const server = createGrpcServer();
+    serveGrpc(server, CPU, mediated(CPU, { runHarts: () => new Promise(() => {}), watchHarts: (_request, out) => void out.send(created) }));
+    const peer = connectGrpc(CPU, await bindGrpc(server, "127.0.0.1:0"));
+    closers.push(peer.close);
+    const call = failure(peer.port.runHarts({ machine: "m" }));
+    const channel = peer.port.watchHarts({ machine: "m" });
+    await new Promise<void>((resolve) => channel.onMessage(() => resolve()));
+    server.forceShutdown();
+    expect((await call).condition).toMatch(/unavailable|cancelled/);
+    expect((await ended(channel))?.condition).toMatch(/unavailable|cancelled/);
+    expect(await failure(peer.port.runHarts({ machine: "m" }))).toMatchObject({ condition: "unavailable" });
+  });
+
   it("passes remote calls through the chain of the served port", async () => {
     const chain = new MediationChain(NO_MEDIATION);
     const server = createGrpcServer();

@@ -51,6 +51,7 @@ describe("arch-check", () => {
     ["a core imports a Node module", "apps/bus/src/core/x.ts", 'const fs = await import("node:fs");', "imports node:fs in a core"],
     ["a core imports its adapters", "apps/bus/src/core/x.ts", 'import "../adapters/tap.ts";', "imports ../adapters/tap.ts in a core"],
     ["a core reads the clock", "apps/bus/src/core/x.ts", "export const now = () => Date.now();", "uses Date in a core"],
+    ["a core makes a date of now", "apps/bus/src/core/x.ts", "export const now = () => new Date();", "uses Date in a core"],
     ["a core sets a timer", "apps/bus/src/core/x.ts", "setTimeout(() => {}, 5);", "uses setTimeout in a core"],
     ["a core reads the environment", "apps/bus/src/core/x.ts", "export const home = process.env.HOME;", "uses process in a core"],
     ["a conformance suite uses a library", "libs/conformance/src/suites/x.ts", 'import fc from "fast-check";', "imports fast-check in a conformance suite"],
@@ -65,6 +66,7 @@ describe("arch-check", () => {
     ["a pure lib imports a pure lib", "libs/isa/src/index.ts", 'import "@polyvisor/wire";'],
     ["an adapter uses Node and the clock", "apps/bus/src/adapters/x.ts", 'import "node:fs"; export const now = Date.now();'],
     ["names of members and locals that look like globals", "apps/bus/src/core/x.ts", "export const f = (process: any) => process.performance.Date; export const o = { setTimeout: 1 };"],
+    ["a core writes a given time as text", "apps/bus/src/core/x.ts", "export const iso = (ms: number) => new Date(ms).toISOString();"],
     ["comments and strings", "apps/bus/src/core/x.ts", '// Date.now() from "node:fs"\nexport const text = "import process from node:fs";'],
     ["a suite that uses the contract and node:assert", "libs/conformance/src/suites/x.ts", 'import "@polyvisor/contracts"; import "node:assert/strict";'],
   ])("%s → fine", (_name, path, text) => {

@@ -30,7 +30,7 @@ export function scanSource(path: string, text: string): SourceFile {
     if (specifier) imports.push({ specifier: specifier.text, line: lineOf(specifier) });
     if (ts.isIdentifier(node)) {
       if (isDeclaration(node)) declared.add(node.text);
-      else if (!isMemberName(node) && !names.has(node.text)) names.set(node.text, lineOf(node));
+      else if (!isMemberName(node) && !isDateArithmetic(node) && !names.has(node.text)) names.set(node.text, lineOf(node));
     }
     ts.forEachChild(node, visit);
   };
@@ -65,6 +65,14 @@ function isDeclaration(node: ts.Identifier): boolean {
       ts.isNamespaceImport(parent)) &&
       parent.name === node)
   );
+}
+
+/** `new Date(ms)`, `Date.parse(text)` and `Date.UTC(…)` convert what they are given; they do not read the clock. */
+function isDateArithmetic(node: ts.Identifier): boolean {
+  const { parent } = node;
+  if (node.text !== "Date") return false;
+  if (ts.isNewExpression(parent)) return (parent.arguments?.length ?? 0) > 0;
+  return ts.isPropertyAccessExpression(parent) && (parent.name.text === "parse" || parent.name.text === "UTC");
 }
 
 function isMemberName(node: ts.Identifier): boolean {
