@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, stat
 import { setTimeout as sleep } from "node:timers/promises";
 import { isAbsolute, join, relative } from "node:path";
 import { BoxBuildError, type BuildOptions, type BuiltBox, type BuiltFile } from "./built-box.ts";
+import { buildTiny, tinyKey } from "./tiny/tiny.ts";
 import { buildDebianMinimal, recipeKey as debianKey } from "./debian/debian-minimal.ts";
 
 interface Recipe {
@@ -14,6 +15,7 @@ interface Recipe {
 /** Every box that can be built here. */
 export const RECIPES: Readonly<Record<string, Recipe>> = {
   "debian/minimal": { description: "Debian 13 riscv64: stock kernel and static busybox", key: debianKey, build: buildDebianMinimal },
+  tiny: { description: "a small program of our own; needs no download", key: tinyKey, build: buildTiny },
 };
 
 /**

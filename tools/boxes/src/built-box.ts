@@ -1,3 +1,6 @@
+import { createHash } from "node:crypto";
+import { mkdirSync, renameSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
 import type { BoxConfig } from "@polyvisor/contracts/image";
 
 /** A file of a built box, in the cache directory. */
@@ -49,4 +52,12 @@ export class BoxBuildError extends Error {
     super(message, options);
     this.name = "BoxBuildError";
   }
+}
+
+/** Writes one file of a box; it appears whole or not at all. */
+export function writeResult(path: string, data: Uint8Array): BuiltFile {
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(`${path}.part`, data);
+  renameSync(`${path}.part`, path);
+  return { path, bytes: data.length, sha256: createHash("sha256").update(data).digest("hex") };
 }

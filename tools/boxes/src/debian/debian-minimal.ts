@@ -1,11 +1,11 @@
 import { createHash } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import xz from "xz-decompress"; // CommonJS: no named exports
 import { readTar } from "../archive/tar.ts";
 import { findDebianMirror } from "../apt/debian-mirror.ts";
 import { packageFiles, PrivateApt, run, sha256OfFile, type AptPackage } from "../apt/private-apt.ts";
-import { BoxBuildError, type BuildOptions, type BuiltBox, type BuiltFile } from "../built-box.ts";
+import { BoxBuildError, writeResult, type BuildOptions, type BuiltBox, type BuiltFile } from "../built-box.ts";
 import { canonicalName, moduleTree, type ModulePackage } from "../modules/module-tree.ts";
 import { findMke2fs, makeExt4 } from "./ext4-image.ts";
 import { GUEST_MODULES, SOFT_ALIASES } from "./guest-modules.ts";
@@ -133,13 +133,6 @@ async function readOneFile(deb: string, path: RegExp): Promise<Uint8Array> {
   await packageFiles(deb, (tar) => readTar(tar, (p) => path.test(p), (_p, data) => void (found = data)));
   if (!found) throw new BoxBuildError(`${deb} holds no file ${path}`);
   return found;
-}
-
-export function writeResult(path: string, data: Uint8Array): BuiltFile {
-  mkdirSync(join(path, ".."), { recursive: true });
-  writeFileSync(`${path}.part`, data);
-  renameSync(`${path}.part`, path);
-  return { path, bytes: data.length, sha256: createHash("sha256").update(data).digest("hex") };
 }
 
 async function makeDisk(options: BuildOptions, env: NodeJS.ProcessEnv, out: string, log: (line: string) => void): Promise<BuiltFile | undefined> {
