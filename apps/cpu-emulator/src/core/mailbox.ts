@@ -31,6 +31,7 @@ export const ENGINE_WANTED = AT + 0x48; // i32: index into ENGINES (hart-loop.ts
 export const IDLE_MS = AT + 0x50; // f64: time asleep in WFI or stopped while the machine ran
 export const PARK_MS = AT + 0x58; // f64: host time since which the hart sleeps, 0 = it does not
 export const STARTED_MS = AT + 0x60; // f64: host time when the machine first ran
+export const RING_WAITING = AT + 0x68; // i32: 1 while the hart waits on RING_TAIL for room
 export const TRAP_COUNTS = 0x500; // 64 × f64: exceptions by cause, interrupts at 32 + cause
 export const EXIT_COUNTS = 0x700; // 16 × f64 by ExitKind
 export const EVENT_COUNTS = 0x780; // 16 × f64 by EVENT_NAMES
@@ -166,9 +167,13 @@ export class HartMailbox {
     if (((head - tail) | 0) >= RING_RECORDS) {
       cells.f64[(EVENT_COUNTS >> 3) + EVENT_NAMES.indexOf("ring-full")]!++;
       this.block(() => {
-        while (((head - (tail = Atomics.load(cells.i32, RING_TAIL >> 2))) | 0) >= RING_RECORDS) {
+        for (;;) {
+          Atomics.store(cells.i32, RING_WAITING >> 2, 1);
+          tail = Atomics.load(cells.i32, RING_TAIL >> 2);
+          if (((head - tail) | 0) < RING_RECORDS) break;
           Atomics.wait(cells.i32, RING_TAIL >> 2, tail);
         }
+        Atomics.store(cells.i32, RING_WAITING >> 2, 0);
       });
     }
     const at = recordAt(head);
@@ -204,10 +209,14 @@ export class HostMailbox {
     exit.size = cells.i32[(at >> 2) + 2]!;
     exit.address = cells.u64[(at >> 3) + 2]!;
     exit.value = cells.u64[(at >> 3) + 3]!;
-    const full = ((head - this.#tail) | 0) >= RING_RECORDS;
     this.#tail = (this.#tail + 1) | 0;
     Atomics.store(cells.i32, RING_TAIL >> 2, this.#tail);
-    if (full) Atomics.notify(cells.i32, RING_TAIL >> 2);
+    // A hart that found the ring full goes on when half of it is free: one wake-up for many records. Order matters: the
+    // hart says that it waits before it looks at the tail, we move the tail before we look whether it waits.
+    if (((head - this.#tail) | 0) <= RING_RECORDS / 2 && Atomics.load(cells.i32, RING_WAITING >> 2) !== 0) {
+      Atomics.store(cells.i32, RING_WAITING >> 2, 0);
+      Atomics.notify(cells.i32, RING_TAIL >> 2);
+    }
     return exit;
   }
   /** The bytes of the CONSOLE_WRITE that was just taken (copied: the hart reuses the room). */
