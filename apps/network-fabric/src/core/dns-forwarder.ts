@@ -1,0 +1,61 @@
+import { DNS_RCODE, dnsFailure, parseDnsHead } from "@polyvisor/wire";
+import type { Clock } from "@polyvisor/service-kit";
+
+/** Asks a real resolver. Rejects when none answers; `signal` ends the attempt. */
+export interface DnsUpstream {
+  query(message: Uint8Array, signal: AbortSignal): Promise<Uint8Array>;
+}
+
+/** Queries of one gateway on their way; more get SERVFAIL at once. */
+export const MAX_PENDING_QUERIES = 128;
+
+/** Passes queries on and answers back, unchanged. A query that gets no answer in time is answered SERVFAIL. */
+export class DnsForwarder {
+  readonly #upstream: DnsUpstream;
+  readonly #clock: Clock;
+  readonly #timeoutMs: number;
+  readonly #pending = new Set<AbortController>();
+  readonly counters = { dns_queries: 0, dns_answers: 0, dns_failures: 0 };
+  #closed = false;
+
+  constructor(upstream: DnsUpstream, clock: Clock, timeoutMs: number) {
+    this.#upstream = upstream;
+    this.#clock = clock;
+    this.#timeoutMs = timeoutMs;
+  }
+
+  /** `answer` is called at most once, and never for what is no query. */
+  forward(query: Uint8Array, answer: (response: Uint8Array) => void): void {
+    const head = parseDnsHead(query);
+    if (!head || head.response || head.questions === 0) return;
+    this.counters.dns_queries++;
+    const fail = () => {
+      this.counters.dns_failures++;
+      answer(dnsFailure(query, DNS_RCODE.SERVER_FAILURE)!);
+    };
+    if (this.#pending.size >= MAX_PENDING_QUERIES) return fail();
+    const attempt = new AbortController();
+    this.#pending.add(attempt);
+    let settled = false;
+    const settle = (response?: Uint8Array) => {
+      if (settled) return;
+      settled = true;
+      cancelTimer();
+      this.#pending.delete(attempt);
+      if (this.#closed) return;
+      const got = response && parseDnsHead(response);
+      if (!got || !got.response || got.id !== head.id) return fail();
+      this.counters.dns_answers++;
+      answer(response);
+    };
+    const cancelTimer = this.#clock.after(this.#timeoutMs, () => {
+      settle();
+      attempt.abort();
+    });
+    this.#upstream.query(query.slice(), attempt.signal).then(settle, () => settle());
+  }
+  close(): void {
+    this.#closed = true;
+    for (const attempt of this.#pending) attempt.abort(); // each settles, and cancels its timer
+  }
+}
