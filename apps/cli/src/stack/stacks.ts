@@ -11,7 +11,7 @@ import { readStoredMachines } from "@polyvisor/orchestrator";
 import { CliError } from "../cli-error.ts";
 import { daemonFlags } from "./daemon-flags.ts";
 import { type Home, type StackPaths, stackPaths, TOPOLOGIES, type Topology } from "./home.ts";
-import { isAlive, LockFile } from "./lock-file.ts";
+import { isAlive, LockFile, startOf } from "./lock-file.ts";
 import { readStackInfo, type StackInfo } from "./stack-info.ts";
 
 /** A connected stack. */
@@ -103,9 +103,10 @@ export class Stacks {
     const pid = new LockFile(paths.lock).owner();
     const info = readStackInfo(paths.info);
     if (pid === undefined) return false;
+    const daemon = { pid, started: startOf(pid) };
     process.kill(pid, "SIGTERM");
     const deadline = performance.now() + STOP_TIMEOUT_MS;
-    while (new LockFile(paths.lock).owner() === pid) {
+    while (isAlive(daemon)) {
       if (performance.now() > deadline) {
         this.#note(`the ${topology} stack (pid ${pid}) does not stop; killing it`);
         for (const victim of [pid, ...(info?.processes ?? []).map((each) => each.pid)]) kill(victim);
