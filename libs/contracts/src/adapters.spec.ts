@@ -11,6 +11,7 @@ import { ContractError, type Condition } from "./errors.ts";
 import { bindGrpc, connectGrpc, createGrpcServer, serveGrpc } from "./grpc.ts";
 import { mediated } from "./local.ts";
 import type { Implementation } from "./port.ts";
+import { currentTraceId, inTrace } from "./trace-context.ts";
 
 const closers: (() => void)[] = [];
 afterEach(() => closers.splice(0).forEach((close) => close()));
@@ -257,6 +258,29 @@ describe("the gRPC adapter alone", () => {
     expect((await call).condition).toMatch(/unavailable|cancelled/);
     expect((await ended(channel))?.condition).toMatch(/unavailable|cancelled/);
     expect(await failure(peer.port.runHarts({ machine: "m" }))).toMatchObject({ condition: "unavailable" });
+  });
+
+  it("carries one W3C trace through a chain of calls, and a new one for the next", async () => {
+    const connectGrpcPort = grpc((directory) => `unix:${directory}/s.sock`);
+    const seen: (string | undefined)[] = [];
+    const back = await connectGrpcPort({
+      pauseHarts: async () => {
+        await new Promise((resolve) => setTimeout(resolve, 1));
+        seen.push(currentTraceId());
+        return {};
+      },
+    });
+    const front = await connectGrpcPort({
+      runHarts: async ({ machine }) => {
+        seen.push(currentTraceId());
+        return back.cpu.pauseHarts({ machine });
+      },
+    });
+    await front.cpu.runHarts({ machine: "m" });
+    await front.cpu.runHarts({ machine: "m" });
+    expect(seen[0]).toMatch(/^[0-9a-f]{32}$/);
+    expect([seen[1] === seen[0], seen[3] === seen[2], seen[2] === seen[0]]).toEqual([true, true, false]);
+    expect(["00-0-1-01", `00-${"0".repeat(32)}-${"1".repeat(16)}-01`, undefined].map((value) => inTrace(value, currentTraceId))).toEqual([undefined, undefined, undefined]);
   });
 
   it("passes remote calls through the chain of the served port", async () => {

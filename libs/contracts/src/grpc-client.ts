@@ -14,6 +14,7 @@ import type { Contract } from "./contract.ts";
 import { asContractError, ContractError } from "./errors.ts";
 import { clientOptions } from "./grpc-options.ts";
 import { contractErrorOf } from "./grpc-status.ts";
+import { outgoingTraceparent, TRACEPARENT_KEY } from "./trace-context.ts";
 import { DEFAULT_TIMEOUT_MS, type CallOptions, type MethodDefinition, type Port, type ServiceDefinition } from "./port.ts";
 
 export interface GrpcConnection<D extends ServiceDefinition> {
@@ -45,12 +46,12 @@ export function connectGrpc<D extends ServiceDefinition>(
     const { path, requestSerialize, responseDeserialize } = method;
     if (method.requestStream) {
       port[name] = (call?: CallOptions) => {
-        const stream = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize, grpcOptions(call));
+        const stream = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize, traceMetadata(), grpcOptions(call));
         return new ClientChannel(what, stream, call?.signal);
       };
     } else if (method.responseStream) {
       port[name] = (request: unknown, call?: CallOptions) => {
-        const stream = client.makeServerStreamRequest(path, requestSerialize, responseDeserialize, request, grpcOptions(call));
+        const stream = client.makeServerStreamRequest(path, requestSerialize, responseDeserialize, request, traceMetadata(), grpcOptions(call));
         return new ClientChannel(what, stream, call?.signal);
       };
     } else {
@@ -64,7 +65,7 @@ export function connectGrpc<D extends ServiceDefinition>(
             requestSerialize,
             responseDeserialize,
             request,
-            new Metadata(),
+            traceMetadata(),
             grpcOptions(call, DEFAULT_TIMEOUT_MS),
             (error: ServiceError | null, response?: unknown) => {
               signal?.removeEventListener("abort", abort);
@@ -91,6 +92,13 @@ export function connectGrpc<D extends ServiceDefinition>(
       }),
     close: () => client.close(),
   };
+}
+
+/** Calls and the opening of streams carry the trace; messages on a stream do not. */
+function traceMetadata(): Metadata {
+  const metadata = new Metadata();
+  metadata.set(TRACEPARENT_KEY, outgoingTraceparent());
+  return metadata;
 }
 
 function grpcOptions(call: CallOptions | undefined, defaultMs = Infinity): GrpcCallOptions {

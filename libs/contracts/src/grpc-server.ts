@@ -13,6 +13,7 @@ import type { Contract } from "./contract.ts";
 import { asContractError, ContractError } from "./errors.ts";
 import { SERVER_OPTIONS } from "./grpc-options.ts";
 import { statusOf } from "./grpc-status.ts";
+import { inTrace, TRACEPARENT_KEY } from "./trace-context.ts";
 import type { CallOptions, MethodDefinition, Port, ServiceDefinition } from "./port.ts";
 
 /** A grpc-js server with the limits that every Polyvisor process has. */
@@ -42,12 +43,13 @@ export function serveGrpc<D extends ServiceDefinition>(server: Server, contract:
   const definition: Record<string, MethodDefinition> = {};
   const handlers: Record<string, unknown> = {};
   for (const [name, method] of Object.entries(contract.definition) as [string, MethodDefinition][]) {
-    const target = (port as Record<string, Function>)[name]!;
+    const callPort = (port as Record<string, Function>)[name]!;
+    const target = (call: { metadata: Metadata }, ...args: unknown[]) => inTrace(call.metadata.get(TRACEPARENT_KEY)[0], () => callPort(...args));
     // A client stream is a channel too; on the wire it is a bidi stream with one answer.
     definition[name] = method.requestStream ? { ...method, responseStream: true } : method;
     if (method.requestStream) {
       handlers[name] = (call: ServerDuplexStream<any, any>) => {
-        const channel: Channel<unknown, unknown> = target(callOptions(call));
+        const channel: Channel<unknown, unknown> = target(call, callOptions(call));
         joinChannel(call, channel);
         call.on("data", (message) => {
           if (!channel.send(message)) call.pause();
@@ -56,12 +58,12 @@ export function serveGrpc<D extends ServiceDefinition>(server: Server, contract:
         call.on("end", () => channel.close());
       };
     } else if (method.responseStream) {
-      handlers[name] = (call: ServerWritableStream<any, any>) => joinChannel(call, target(call.request, callOptions(call)));
+      handlers[name] = (call: ServerWritableStream<any, any>) => joinChannel(call, target(call, call.request, callOptions(call)));
     } else {
       handlers[name] = (call: ServerUnaryCall<any, any>, answer: sendUnaryData<any>) => {
         const abort = new AbortController();
         call.on("cancelled", () => abort.abort());
-        (target(call.request, { ...callOptions(call), signal: abort.signal }) as Promise<unknown>).then(
+        (target(call, call.request, { ...callOptions(call), signal: abort.signal }) as Promise<unknown>).then(
           (response) => answer(null, response),
           (error) => answer(statusOf(asContractError(error))),
         );

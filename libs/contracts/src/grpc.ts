@@ -2,3 +2,4 @@
 export * from "./grpc-client.ts";
 export * from "./grpc-server.ts";
 export { MESSAGE_BYTES_MAX } from "./grpc-options.ts";
+export { currentTraceId } from "./trace-context.ts";

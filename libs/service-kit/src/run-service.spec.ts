@@ -7,7 +7,9 @@ import { connectGrpc } from "@polyvisor/contracts/grpc";
 import { KIT } from "@polyvisor/contracts/kit";
 import { Action, MEDIATION, Rule } from "@polyvisor/contracts/mediation";
 import { NETWORK } from "@polyvisor/contracts/network";
-import { credentials, makeClientConstructor } from "@grpc/grpc-js";
+import { createRequire } from "node:module";
+import { credentials, loadPackageDefinition, makeClientConstructor } from "@grpc/grpc-js";
+import { loadSync } from "@grpc/proto-loader";
 import { service as healthDefinition } from "grpc-health-check";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 
@@ -60,6 +62,22 @@ function connect<D extends Parameters<typeof connectGrpc>[0]>(contract: D, addre
   return peer.port as ReturnType<typeof connectGrpc<D["definition"]>>["port"];
 }
 
+/** Service names as a client such as grpcurl lists them (gRPC server reflection v1). */
+async function listedByReflection(): Promise<string[]> {
+  const proto = createRequire(import.meta.url).resolve("@grpc/reflection/package.json").replace("package.json", "build/proto/grpc/reflection/v1/reflection.proto");
+  const { ServerReflection } = (loadPackageDefinition(loadSync(proto, { keepCase: true })) as any).grpc.reflection.v1;
+  const client = new ServerReflection(socket(), credentials.createInsecure());
+  closers.push(() => client.close());
+  const call = client.ServerReflectionInfo();
+  const answer = await new Promise<any>((resolve, reject) => {
+    call.on("data", resolve);
+    call.on("error", reject);
+    call.write({ list_services: "" });
+  });
+  call.end();
+  return answer.list_services_response.service.map((entry: { name: string }) => entry.name);
+}
+
 describe("runService", () => {
   it("serves the contract, KitService, MediationService and health, and ends on SIGTERM with its socket removed", async () => {
     const service = run("--listen", socket(), "--mtu", "9000");
@@ -86,6 +104,10 @@ describe("runService", () => {
       health.check({ service: "polyvisor.network.v1.NetworkService" }, (error: Error | null, value: unknown) => (error ? reject(error) : resolve(value))),
     );
     expect(answer.status).toBe("SERVING");
+
+    expect(await listedByReflection()).toEqual(
+      expect.arrayContaining(["polyvisor.network.v1.NetworkService", "polyvisor.mediation.v1.MediationService", "polyvisor.kit.v1.KitService"]),
+    );
 
     service.child.kill("SIGTERM");
     expect(await service.exit).toBe(0);
