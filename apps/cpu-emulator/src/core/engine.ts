@@ -72,6 +72,8 @@ export interface TranslationListener {
   contextChanged(): void;
   /** satp.PPN / ASID changed, sfence.vma, PMP changed: entries are stale. */
   flushTlb(): void;
+  /** sfence.vma of one address: only its entries are stale. Absent: flushTlb does. */
+  flushPage?(address: bigint): void;
 }
 
 /** Physical memory beyond RAM the hart already holds. */
@@ -83,6 +85,11 @@ export interface PhysicalAccess {
    * instruction made before it must be made again.
    */
   ensurePage(physical: bigint, write: boolean): boolean;
+  /**
+   * Whether ensurePage for this page of RAM (0 = the first) would answer true at once; the MMU asks this first. Absent:
+   * unknown.
+   */
+  holds?(ramPage: number, write: boolean): boolean;
   /** Naturally aligned device read; undefined: access fault. CLINT is answered here without leaving the worker. */
   mmioRead(physical: bigint, bytes: 1 | 2 | 4 | 8): bigint | undefined;
   /** Posted device write; false: access fault known at once. */

@@ -48,7 +48,10 @@ const PAGE_CAUSE = [Cause.LOAD_PAGE, Cause.STORE_PAGE, Cause.INSTRUCTION_PAGE] a
 const ACCESS_CAUSE = [Cause.LOAD_ACCESS, Cause.STORE_ACCESS, Cause.INSTRUCTION_ACCESS] as const;
 const PMP_ACCESS: readonly PmpAccess[] = ["read", "write", "execute"];
 
-const TWO32 = 0x1_0000_0000;
+const PPN_ABOVE_32 = 0x3f_fc00; // bits of a PTE's upper word: physical addresses from 2^44 on
+const PMPCFG0 = (CSRS + 0x3a0 * 8) >> 2;
+const PMPADDR0 = (CSRS + 0x3b0 * 8) >> 2;
+const PMP_WORDS = 8 + 32; // pmpcfg0..3 and pmpaddr0..15
 const NOT_PHYSICAL = -3;
 
 /**
@@ -61,17 +64,27 @@ export class Mmu implements TranslationListener {
   devicePhysical = 0;
   misses = 0;
   flushes = 0;
+  pageFlushes = 0;
 
   readonly #options: MmuOptions;
   readonly #cells: HartCells;
   readonly #i32: Int32Array;
-  readonly #ramBase: number;
-  readonly #ramBytes: number;
+  /** Physical page number of the first page of RAM, and how many there are. */
+  readonly #firstPage: number;
+  readonly #ramPages: number;
   readonly #ramOffset: number;
   /** Index in #i32 of the first word of the sets. */
   readonly #sets: number;
   /** Sets whose entries are stale; emptied when they are next chosen. */
   #stale = (1 << CONTEXTS) - 1;
+  /** PMP decisions per page of RAM: bit `access` below M-mode, bit 3 + `access` in M-mode. */
+  readonly #pmpKnown: Uint8Array;
+  readonly #pmpAllowed: Uint8Array;
+  readonly #pmpWords = new Int32Array(PMP_WORDS);
+  /** Regions from which a superpage was cached since the last flush. */
+  readonly #superpages = new Uint8Array(SUPERPAGE_REGIONS);
+  /** The physical page that #table looked at last. */
+  #tablePage = 0;
   #context: Context = Context.M;
   #mxr = 0;
   #satpMode = 0;
@@ -80,8 +93,10 @@ export class Mmu implements TranslationListener {
     this.#options = options;
     this.#cells = options.cells;
     this.#i32 = new Int32Array(options.memory.buffer);
-    this.#ramBase = options.ramBase;
-    this.#ramBytes = options.ramBytes;
+    this.#firstPage = options.ramBase / 4096;
+    this.#ramPages = options.ramBytes / 4096;
+    this.#pmpKnown = new Uint8Array(this.#ramPages);
+    this.#pmpAllowed = new Uint8Array(this.#ramPages);
     this.#ramOffset = options.ramOffset;
     this.#sets = (options.cells.base + TLB_SETS) >> 2;
     this.contextChanged();
@@ -116,8 +131,31 @@ export class Mmu implements TranslationListener {
 
   flushTlb(): void {
     this.flushes++;
+    this.#checkPmp();
+    this.#superpages.fill(0);
     this.#stale = (1 << CONTEXTS) - 1;
     this.#choose(this.#context);
+  }
+
+  /** sfence.vma of one address, in all address spaces. */
+  flushPage(address: bigint): void {
+    const [low, high] = [Number(BigInt.asIntN(32, address)), Number(BigInt.asIntN(64, address) >> 32n)];
+    // Entries are by 4 KiB: where a superpage was seen, one fence may have to take many of them.
+    if (this.#superpages[megaRegion(low, high)] || this.#superpages[gigaRegion(low, high)]) return this.flushTlb();
+    this.pageFlushes++;
+    for (let context = 0; context < CONTEXTS; context++) {
+      if (this.#stale & (1 << context)) continue;
+      const set = this.#set(context as Context);
+      this.#drop(set + (LOAD_TABLE >> 2), LOAD_ENTRIES, low);
+      this.#drop(set + (STORE_TABLE >> 2), STORE_ENTRIES, low);
+      this.#drop(set + (FETCH_TABLE >> 2), FETCH_ENTRIES, low);
+    }
+  }
+
+  /** Empties the entry that an address may be in. */
+  #drop(table: number, entries: number, low: number): void {
+    const offset = (low >>> 8) & entryMask(entries);
+    this.#i32[table + (offset >> 2)] = this.#i32[table + (offset >> 2) + 1] = offset === entryMask(entries) ? 0 : -1;
   }
 
   /** Forgets all fetch translations (frames moved, or fence.i). */
@@ -168,20 +206,22 @@ export class Mmu implements TranslationListener {
     for (;;) {
       const givenUp = Atomics.load(this.#cells.i32, GIVEN_UP >> 2);
       const privilege = this.#effectivePrivilege(access);
-      const address = this.#walk(low, high, access, privilege, probe);
-      if (address === FAULT) return this.#fault(PAGE_CAUSE[access], low, high);
-      if (address === NOT_PHYSICAL || !core.pmpAllows(BigInt(address), PMP_ACCESS[access]!, privilege)) {
-        return this.#fault(ACCESS_CAUSE[access], low, high);
+      const page = this.#walk(low, high, access, privilege, probe);
+      if (page === FAULT) return this.#fault(PAGE_CAUSE[access], low, high);
+      if (page === NOT_PHYSICAL) return this.#fault(ACCESS_CAUSE[access], low, high);
+      const ramPage = page - this.#firstPage;
+      if (ramPage < 0 || ramPage >= this.#ramPages) {
+        this.devicePhysical = page * 4096 + (low & 0xfff);
+        return core.pmpAllows(BigInt(page) << 12n, PMP_ACCESS[access]!, privilege) ? DEVICE : this.#fault(ACCESS_CAUSE[access], low, high);
       }
-      const offset = address - this.#ramBase;
-      if (offset < 0 || offset >= this.#ramBytes) {
-        this.devicePhysical = address;
-        return DEVICE;
+      if (!this.#permitted(ramPage, access, privilege)) return this.#fault(ACCESS_CAUSE[access], low, high);
+      const write = access === Access.WRITE;
+      if (!physical.holds?.(ramPage, write)) {
+        if (!physical.ensurePage(BigInt(page) << 12n, write)) return this.#fault(ACCESS_CAUSE[access], low, high);
+        // Pages were recalled while ensurePage blocked: the page tables may have changed, walk again.
+        if (Atomics.load(this.#cells.i32, GIVEN_UP >> 2) !== givenUp) continue;
       }
-      if (!physical.ensurePage(BigInt(address), access === Access.WRITE)) return this.#fault(ACCESS_CAUSE[access], low, high);
-      // Pages were recalled while ensurePage blocked: the page tables may have changed, walk again.
-      if (Atomics.load(this.#cells.i32, GIVEN_UP >> 2) !== givenUp) continue;
-      const place = offset + this.#ramOffset;
+      const place = ramPage * 4096 + this.#ramOffset + (low & 0xfff);
       if (access !== Access.EXECUTE && !probe) this.fill(access, low, high, (place - low) | 0);
       return place;
     }
@@ -190,6 +230,31 @@ export class Mmu implements TranslationListener {
   /** RAM page number (0 = first page of RAM) of a place in linear memory. */
   ramPage(place: number): number {
     return (place - this.#ramOffset) >>> 12;
+  }
+
+  /** PMP decision for a page of RAM, remembered until a PMP register changes. */
+  #permitted(ramPage: number, access: Access, privilege: number): boolean {
+    const bit = (privilege === 3 ? 8 : 1) << access;
+    const known = this.#pmpKnown[ramPage]!;
+    if (known & bit) return (this.#pmpAllowed[ramPage]! & bit) !== 0;
+    const allowed = this.#options.core.pmpAllows(BigInt(ramPage + this.#firstPage) << 12n, PMP_ACCESS[access]!, privilege);
+    this.#pmpKnown[ramPage]! |= bit;
+    if (allowed) this.#pmpAllowed[ramPage]! |= bit;
+    else this.#pmpAllowed[ramPage]! &= ~bit;
+    return allowed;
+  }
+
+  /** PMP registers are only written with a flush after it: compare them with what the remembered decisions come from. */
+  #checkPmp(): void {
+    const cells = this.#cells.i32;
+    let same = true;
+    for (let i = 0; i < PMP_WORDS; i++) {
+      const word = cells[(i < 8 ? PMPCFG0 : PMPADDR0 - 8) + i]!;
+      if (word === this.#pmpWords[i]) continue;
+      this.#pmpWords[i] = word;
+      same = false;
+    }
+    if (!same) this.#pmpKnown.fill(0);
   }
 
   #fault(cause: number, low: number, high: number): typeof FAULT {
@@ -213,61 +278,79 @@ export class Mmu implements TranslationListener {
     return status & MPRV ? (status >> 11) & 3 : privilege;
   }
 
-  /** The physical address, FAULT (page fault) or NOT_PHYSICAL (access fault). Spec: section 11.3.2 "Virtual Address Translation Process". */
+  /**
+   * The physical page number, FAULT (page fault) or NOT_PHYSICAL (access fault). Spec: section 11.3.2 "Virtual Address
+   * Translation Process". Nothing of ours lies above 2^44, so page numbers are 32-bit.
+   */
   #walk(low: number, high: number, access: Access, privilege: number, probe: boolean): number {
     const cells = this.#cells.i32;
     const satpHigh = cells[SATP + 1]!;
     const mode = satpHigh >>> 28;
     if (privilege === 3 || mode === 0) {
-      return high >>> 0 >= 1 << 20 ? NOT_PHYSICAL : (high >>> 0) * TWO32 + (low >>> 0); // nothing lives above 2^52
+      return high >>> 0 >= 1 << 12 ? NOT_PHYSICAL : ((high << 20) | (low >>> 12)) >>> 0;
     }
     const levels = mode - 5; // 8: Sv39, 9: Sv48, 10: Sv57
     // Bits above the highest translated one must all equal it.
     const sign = high >> (levels === 3 ? 6 : levels === 4 ? 15 : 24);
     if (sign !== 0 && sign !== -1) return FAULT;
 
+    const i32 = this.#i32;
     const status = cells[MSTATUS]!;
     const pbmt = cells[MENVCFG + 1]! & PBMTE_HIGH ? PTE_PBMT_HIGH : 0;
     restart: for (;;) {
-      let ppn = (satpHigh & 0xfff) * TWO32 + (cells[SATP]! >>> 0);
+      if (satpHigh & 0xfff) return NOT_PHYSICAL;
+      let ppn = cells[SATP]! >>> 0;
       for (let level = levels - 1; level >= 0; level--) {
-        const pte = this.#pte(ppn * 4096 + index(low, high, level) * 8, false);
-        if (pte === NOT_PHYSICAL) return NOT_PHYSICAL;
-        const bits = Atomics.load(this.#i32, pte);
-        const upper = this.#i32[pte + 1]!;
+        const table = this.#table(ppn, false);
+        if (table === NOT_PHYSICAL) return NOT_PHYSICAL;
+        const pte = table + index(low, high, level) * 2;
+        const bits = Atomics.load(i32, pte);
+        const upper = i32[pte + 1]!;
         if (!(bits & V) || (bits & (R | W)) === W || upper & PTE_RESERVED_HIGH & ~pbmt) return FAULT;
-        const next = (upper & 0x3f_ffff) * 0x40_0000 + (bits >>> 10);
+        ppn = ((upper << 22) | (bits >>> 10)) >>> 0;
         if (!(bits & (R | X))) {
           if (bits & (A | D | U) || upper & PTE_RESERVED_HIGH) return FAULT;
-          ppn = next;
+          if (upper & PPN_ABOVE_32) return NOT_PHYSICAL;
           continue;
         }
         if (!permitted(bits, access, privilege, status)) return FAULT;
-        const span = 512 ** level;
-        if (next % span !== 0) return FAULT; // misaligned superpage
+        if (level > 0) {
+          const within = level === 1 ? 0x1ff : level === 2 ? 0x3_ffff : 0x7ff_ffff;
+          if (ppn & within) return FAULT; // misaligned superpage
+          ppn = (ppn | (((high << 20) | (low >>> 12)) & within)) >>> 0;
+          this.#superpages[megaRegion(low, high)] = 1;
+          if (level > 1) this.#superpages[gigaRegion(low, high)] = 1;
+        }
         const wanted = access === Access.WRITE ? A | D : A;
         if ((bits & wanted) !== wanted && !probe) {
-          if (this.#pte(ppn * 4096 + index(low, high, level) * 8, true) === NOT_PHYSICAL) return NOT_PHYSICAL;
-          if (Atomics.compareExchange(this.#i32, pte, bits, bits | wanted) !== bits) continue restart;
+          if (this.#table(this.#tablePage, true) === NOT_PHYSICAL) return NOT_PHYSICAL;
+          if (Atomics.compareExchange(i32, pte, bits, bits | wanted) !== bits) continue restart;
         }
-        const inSpan = level === 0 ? 0 : pageInSpan(low, high, level);
-        const page = next + inSpan;
-        return page >= 2 ** 40 ? NOT_PHYSICAL : page * 4096 + (low & 0xfff);
+        return upper & PPN_ABOVE_32 ? NOT_PHYSICAL : ppn;
       }
       return FAULT;
     }
   }
 
-  /** Index in #i32 of the page table entry at a physical address. */
-  #pte(physical: number, write: boolean): number {
-    const offset = physical - this.#ramBase;
-    if (offset < 0 || offset + 8 > this.#ramBytes) return NOT_PHYSICAL;
-    const address = BigInt(physical);
-    const { core, physical: pages } = this.#options;
-    if (!core.pmpAllows(address, write ? "write" : "read", 1)) return NOT_PHYSICAL;
-    if (!pages.ensurePage(address, write)) return NOT_PHYSICAL;
-    return (offset + this.#ramOffset) / 4;
+  /** Index in #i32 of the page table at a physical page. Page tables are accessed with S-mode privilege. */
+  #table(ppn: number, write: boolean): number {
+    const ramPage = ppn - this.#firstPage;
+    this.#tablePage = ppn;
+    if (ramPage < 0 || ramPage >= this.#ramPages) return NOT_PHYSICAL;
+    if (!this.#permitted(ramPage, write ? Access.WRITE : Access.READ, 1)) return NOT_PHYSICAL;
+    const { physical } = this.#options;
+    if (!physical.holds?.(ramPage, write) && !physical.ensurePage(BigInt(ppn) << 12n, write)) return NOT_PHYSICAL;
+    return (ramPage * 4096 + this.#ramOffset) / 4;
   }
+}
+
+/** Positions in #superpages: one byte per 2 MiB region and one per 1 GiB region, hashed, lower and upper half apart. */
+const SUPERPAGE_REGIONS = 4096;
+function megaRegion(low: number, high: number): number {
+  return ((low >>> 21) & 0x3ff) | (high < 0 ? 0x400 : 0);
+}
+function gigaRegion(low: number, high: number): number {
+  return 0x800 | (((low >>> 30) | (high << 2)) & 0x3ff) | (high < 0 ? 0x400 : 0);
 }
 
 /** VPN[level] of an address. */
@@ -279,13 +362,6 @@ function index(low: number, high: number, level: number): number {
     case 3: return (high >>> 7) & 511;
     default: return (high >>> 16) & 511;
   }
-}
-
-/** Page number within a superpage of 512^level pages. */
-function pageInSpan(low: number, high: number, level: number): number {
-  let page = 0;
-  for (let i = level - 1; i >= 0; i--) page = page * 512 + index(low, high, i);
-  return page;
 }
 
 function permitted(bits: number, access: Access, privilege: number, status: number): boolean {

@@ -56,6 +56,10 @@ export class HartPhysical implements PhysicalAccess, GuestMemory {
     return true;
   }
 
+  holds(ramPage: number, write: boolean): boolean {
+    return this.ram.shared || Atomics.load(this.#states, ramPage) >= (write ? PageState.WRITE : PageState.READ);
+  }
+
   mmioRead(physical: bigint, bytes: 1 | 2 | 4 | 8): bigint | undefined {
     if (Clint.decodes(physical)) return this.#clint.read(physical, bytes);
     if (this.#mailbox.call(ExitKind.MMIO_READ, bytes, physical, 0n) !== AnswerStatus.OK) return undefined;

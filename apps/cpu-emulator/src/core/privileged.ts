@@ -109,7 +109,9 @@ export class Privileged implements PrivilegedCore {
         return ExitReason.WFI;
       case "sfence.vma":
         if (privilege === 0 || (privilege === 1 && status & MStatus.TVM)) break;
-        this.translation.flushTlb();
+        // rs1 = x0: all addresses.
+        if ((instruction >>> 15) & 31 && this.translation.flushPage) this.translation.flushPage(_rs1);
+        else this.translation.flushTlb();
         this.#advance(length);
         return -1;
       case "illegal":

@@ -18,6 +18,9 @@ export class SlowAccesses {
   readonly #cells: HartCells;
   readonly #i32: Int32Array;
   readonly #memory: Uint8Array;
+  readonly #memory16: Uint16Array;
+  readonly #memory32: Int32Array;
+  readonly #memory64: BigInt64Array;
   readonly #mmu: Mmu;
   readonly #physical: PhysicalAccess;
   readonly #address = ACCESS_ADDRESS >> 2;
@@ -32,6 +35,9 @@ export class SlowAccesses {
     this.#cells = cells;
     this.#i32 = cells.i32;
     this.#memory = new Uint8Array(memory.buffer);
+    this.#memory16 = new Uint16Array(memory.buffer);
+    this.#memory32 = new Int32Array(memory.buffer);
+    this.#memory64 = new BigInt64Array(memory.buffer);
     this.#mmu = mmu;
     this.#physical = physical;
     this.#bytes = cells.u8.subarray(ACCESS_VALUE, ACCESS_VALUE + 8);
@@ -49,8 +55,13 @@ export class SlowAccesses {
       const place = this.#mmu.translate(low, high, Access.READ);
       if (place === FAULT) return 1;
       if (place === DEVICE) return this.#deviceLoad(low, high, size, kind);
-      this.#i32[this.#value] = this.#i32[this.#value + 1] = 0;
-      for (let i = 0; i < size; i++) this.#bytes[i] = this.#memory[place + i]!;
+      if ((low & 3) === 0 && size >= 4) {
+        this.#i32[this.#value] = this.#memory32[place >>> 2]!;
+        this.#i32[this.#value + 1] = size === 8 ? this.#memory32[(place >>> 2) + 1]! : 0;
+      } else {
+        this.#i32[this.#value] = this.#i32[this.#value + 1] = 0;
+        for (let i = 0; i < size; i++) this.#bytes[i] = this.#memory[place + i]!;
+      }
     }
     if (low & (size - 1)) this.misaligned++;
     this.#extend(kind);
@@ -122,12 +133,11 @@ export class SlowAccesses {
 
   #storeAligned(place: number, size: number): void {
     // One store of the whole width: other harts must not see half of it.
-    const { buffer } = this.#memory;
     switch (size) {
       case 1: this.#memory[place] = this.#bytes[0]!; return;
-      case 2: new Uint16Array(buffer, place, 1)[0] = this.#i32[this.#value]!; return;
-      case 4: new Int32Array(buffer, place, 1)[0] = this.#i32[this.#value]!; return;
-      default: new BigInt64Array(buffer, place, 1)[0] = this.#cells.i64[ACCESS_VALUE >> 3]!;
+      case 2: this.#memory16[place >>> 1] = this.#i32[this.#value]!; return;
+      case 4: this.#memory32[place >>> 2] = this.#i32[this.#value]!; return;
+      default: this.#memory64[place >>> 3] = this.#cells.i64[ACCESS_VALUE >> 3]!;
     }
   }
 

@@ -33,6 +33,7 @@ export class BareMachine {
     this.core = new Privileged(this.cells, new GuestTime(new MachineCells(this.memory.buffer), () => 0));
     this.core.reset(BigInt(BareMachine.RAM_BASE), 0n, 0n);
     const physical: PhysicalAccess = {
+      holds: () => this.withheld.size === 0,
       ensurePage: (address) => !this.withheld.has(address & ~0xfffn),
       mmioRead: (address) => this.deviceReads.get(address),
       mmioWrite: (address, bytes, value) => {
