@@ -144,6 +144,8 @@ export class DriverQueue {
     this.available = at + BigInt(16 * size);
     this.used = at + BigInt(16 * size + Math.ceil((6 + 2 * size) / 4) * 4);
     this.#free = Array.from({ length: size }, (_, index) => size - 1 - index);
+    const start = Number(at - memory.base);
+    memory.bytes.fill(0, start, start + 16 * size + 4096); // rings begin empty (2.7)
   }
 
   offer(chain: readonly Descriptor[]): number {
