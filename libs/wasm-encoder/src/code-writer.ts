@@ -104,8 +104,8 @@ export class CodeWriter {
     return this;
   }
 
-  v128Load(offset = 0): this {
-    this.out.byte(0xfd).u32(0).u32(4).u32(offset);
+  v128Load(offset = 0, alignLog2 = 4): this {
+    this.out.byte(0xfd).u32(0).u32(alignLog2).u32(offset);
     return this;
   }
 

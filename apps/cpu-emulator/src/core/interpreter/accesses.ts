@@ -3,24 +3,21 @@ import { CSRS, GIVEN_UP } from "../hart-state.ts";
 import { type PhysicalAccess, Cause } from "../engine.ts";
 import { Access, DEVICE, FAULT, type Mmu } from "../mmu.ts";
 import { TRAP_CAUSE, TRAP_VALUE } from "../hart-state.ts";
-import { ACCESS_ADDRESS, ACCESS_VALUE, KIND_READ, KIND_SIGNED, KIND_SIZE } from "./cells.ts";
+import { ACCESS_ADDRESS, ACCESS_PLACE, ACCESS_VALUE, DIRECT, DONE, KIND_READ, KIND_SIGNED, KIND_SIZE, TRAPPED } from "./cells.ts";
 
 if (ACCESS_VALUE >= CSRS) throw new Error("access cells overlap the CSR cells");
 
 /**
  * Memory accesses that generated code does not do inline: TLB misses, misaligned addresses, page crossings, devices.
- * Address and value are in the ACCESS_ADDRESS and ACCESS_VALUE cells; 1 = trap.
+ * Address and value are in the ACCESS_ADDRESS and ACCESS_VALUE cells; answers are those of cells.ts.
  */
 export class SlowAccesses {
-  misaligned = 0;
+  crossing = 0;
   device = 0;
 
   readonly #cells: HartCells;
   readonly #i32: Int32Array;
   readonly #memory: Uint8Array;
-  readonly #memory16: Uint16Array;
-  readonly #memory32: Int32Array;
-  readonly #memory64: BigInt64Array;
   readonly #mmu: Mmu;
   readonly #physical: PhysicalAccess;
   readonly #address = ACCESS_ADDRESS >> 2;
@@ -35,55 +32,59 @@ export class SlowAccesses {
     this.#cells = cells;
     this.#i32 = cells.i32;
     this.#memory = new Uint8Array(memory.buffer);
-    this.#memory16 = new Uint16Array(memory.buffer);
-    this.#memory32 = new Int32Array(memory.buffer);
-    this.#memory64 = new BigInt64Array(memory.buffer);
     this.#mmu = mmu;
     this.#physical = physical;
     this.#bytes = cells.u8.subarray(ACCESS_VALUE, ACCESS_VALUE + 8);
   }
 
+  /** Loads into ACCESS_VALUE, extended; or answers DIRECT for RAM within a page. */
   load(kind: number): number {
     const size = 1 << (kind & KIND_SIZE);
     const [low, high] = [this.#i32[this.#address]!, this.#i32[this.#address + 1]!];
     const inPage = 4096 - (low & 4095);
-    if (size > inPage) {
-      if (!this.#translateBoth(low, high, Access.READ)) return 1;
-      this.#i32[this.#value] = this.#i32[this.#value + 1] = 0;
-      for (let i = 0; i < size; i++) this.#bytes[i] = this.#memory[i < inPage ? this.#first + i : this.#second + i - inPage]!;
-    } else {
+    if (size <= inPage) {
       const place = this.#mmu.translate(low, high, Access.READ);
-      if (place === FAULT) return 1;
+      if (place === FAULT) return TRAPPED;
       if (place === DEVICE) return this.#deviceLoad(low, high, size, kind);
-      if ((low & 3) === 0 && size >= 4) {
-        this.#i32[this.#value] = this.#memory32[place >>> 2]!;
-        this.#i32[this.#value + 1] = size === 8 ? this.#memory32[(place >>> 2) + 1]! : 0;
-      } else {
-        this.#i32[this.#value] = this.#i32[this.#value + 1] = 0;
-        for (let i = 0; i < size; i++) this.#bytes[i] = this.#memory[place + i]!;
-      }
+      this.#i32[ACCESS_PLACE >> 2] = place;
+      return DIRECT;
     }
-    if (low & (size - 1)) this.misaligned++;
+    this.crossing++;
+    if (!this.#translateBoth(low, high, Access.READ)) return TRAPPED;
+    this.#i32[this.#value] = this.#i32[this.#value + 1] = 0;
+    for (let i = 0; i < size; i++) this.#bytes[i] = this.#memory[i < inPage ? this.#first + i : this.#second + i - inPage]!;
     this.#extend(kind);
-    return 0;
+    return DONE;
   }
 
+  /** Stores the low bytes of ACCESS_VALUE; or answers DIRECT for RAM within a page. */
   store(kind: number): number {
     const size = 1 << (kind & KIND_SIZE);
     const [low, high] = [this.#i32[this.#address]!, this.#i32[this.#address + 1]!];
     const inPage = 4096 - (low & 4095);
-    if (size > inPage) {
-      if (!this.#translateBoth(low, high, Access.WRITE)) return 1;
-      for (let i = 0; i < size; i++) this.#memory[i < inPage ? this.#first + i : this.#second + i - inPage] = this.#bytes[i]!;
-    } else {
+    if (size <= inPage) {
       const place = this.#mmu.translate(low, high, Access.WRITE);
-      if (place === FAULT) return 1;
+      if (place === FAULT) return TRAPPED;
       if (place === DEVICE) return this.#deviceStore(low, high, size);
-      if (low & (size - 1)) for (let i = 0; i < size; i++) this.#memory[place + i] = this.#bytes[i]!;
-      else this.#storeAligned(place, size);
+      this.#i32[ACCESS_PLACE >> 2] = place;
+      return DIRECT;
     }
-    if (low & (size - 1)) this.misaligned++;
-    return 0;
+    this.crossing++;
+    if (!this.#translateBoth(low, high, Access.WRITE)) return TRAPPED;
+    for (let i = 0; i < size; i++) this.#memory[i < inPage ? this.#first + i : this.#second + i - inPage] = this.#bytes[i]!;
+    return DONE;
+  }
+
+  /** The DIRECT part of a load, for callers that are not generated code. */
+  loadDirect(kind: number): void {
+    const place = this.#i32[ACCESS_PLACE >> 2]! >>> 0;
+    this.#i32[this.#value] = this.#i32[this.#value + 1] = 0;
+    for (let i = 0; i < 1 << (kind & KIND_SIZE); i++) this.#bytes[i] = this.#memory[place + i]!;
+    this.#extend(kind);
+  }
+  storeDirect(kind: number): void {
+    const place = this.#i32[ACCESS_PLACE >> 2]! >>> 0;
+    for (let i = 0; i < 1 << (kind & KIND_SIZE); i++) this.#memory[place + i] = this.#bytes[i]!;
   }
 
   /** For atomics: the page must be RAM (our PMAs give devices no atomicity) and the address aligned. */
@@ -128,16 +129,6 @@ export class SlowAccesses {
       this.#first = first;
       this.#second = second;
       return true;
-    }
-  }
-
-  #storeAligned(place: number, size: number): void {
-    // One store of the whole width: other harts must not see half of it.
-    switch (size) {
-      case 1: this.#memory[place] = this.#bytes[0]!; return;
-      case 2: this.#memory16[place >>> 1] = this.#i32[this.#value]!; return;
-      case 4: this.#memory32[place >>> 2] = this.#i32[this.#value]!; return;
-      default: this.#memory64[place >>> 3] = this.#cells.i64[ACCESS_VALUE >> 3]!;
     }
   }
 

@@ -5,6 +5,13 @@ export const ACCESS_ADDRESS = SCRATCH; // i64
 export const ACCESS_VALUE = SCRATCH + 8; // i64
 export const ACCESS_FAULT = SCRATCH + 16; // i32: 1 = trap
 
+export const ACCESS_PLACE = SCRATCH + 20; // i32: with DIRECT, where in linear memory the access goes
+
+/** Answers of slow accesses: done, trap, or: do it at ACCESS_PLACE. */
+export const DONE = 0;
+export const TRAPPED = 1;
+export const DIRECT = 2;
+
 /** Kinds of slow accesses: log2 of the byte count, and flags. */
 export const KIND_SIZE = 3;
 export const KIND_SIGNED = 4;

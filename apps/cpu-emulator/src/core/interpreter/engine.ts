@@ -125,7 +125,7 @@ class Interpreter implements InterpreterEngine {
       "tlb-miss": this.mmu.misses, "tlb-flush": this.mmu.flushes,
       "decode": this.#decoded, "decode-page": this.#cache.framesMade, "compare-page": this.#cache.framesCompared,
       "decode-again": this.#cache.entriesReset, "evict": this.#cache.evictions, "fence.i": this.#fenceI,
-      "slow-instruction": this.#slow, "misaligned": this.#accesses.misaligned, "device": this.#accesses.device,
+      "slow-instruction": this.#slow, "page-crossing": this.#accesses.crossing, "device": this.#accesses.device,
     };
   }
 

@@ -4,7 +4,7 @@ import { Cause, type PrivilegedCore } from "../engine.ts";
 import { F, FFLAGS, FRM, PC, RESERVATION, RESERVED_VALUE, TRAP_CAUSE, TRAP_VALUE, X } from "../hart-state.ts";
 import { Access, type Mmu } from "../mmu.ts";
 import type { SlowAccesses } from "./accesses.ts";
-import { ACCESS_ADDRESS, ACCESS_VALUE, KIND_READ, KIND_SIGNED } from "./cells.ts";
+import { ACCESS_ADDRESS, ACCESS_VALUE, DIRECT, KIND_READ, KIND_SIGNED, TRAPPED } from "./cells.ts";
 
 /** The hart around an instruction that the reference definition executes (libs/isa `evaluate`). */
 export class HartEnvironment implements Environment {
@@ -73,13 +73,19 @@ export class HartEnvironment implements Environment {
   fence(): void {}
   load(address: bigint, bytes: Bytes, signed: boolean): bigint {
     this.#cells.u64[ACCESS_ADDRESS >> 3] = address;
-    if (this.#accesses.load(Math.log2(bytes) | (signed ? KIND_SIGNED : 0))) this.#rethrow();
+    const kind = Math.log2(bytes) | (signed ? KIND_SIGNED : 0);
+    const answer = this.#accesses.load(kind);
+    if (answer === TRAPPED) this.#rethrow();
+    if (answer === DIRECT) this.#accesses.loadDirect(kind);
     return this.#cells.u64[ACCESS_VALUE >> 3]!;
   }
   store(address: bigint, bytes: Bytes, value: bigint): void {
     this.#cells.u64[ACCESS_ADDRESS >> 3] = address;
     this.#cells.u64[ACCESS_VALUE >> 3] = value;
-    if (this.#accesses.store(Math.log2(bytes))) this.#rethrow();
+    const kind = Math.log2(bytes);
+    const answer = this.#accesses.store(kind);
+    if (answer === TRAPPED) this.#rethrow();
+    if (answer === DIRECT) this.#accesses.storeDirect(kind);
   }
   amo(op: AmoOp, address: bigint, bytes: 4 | 8, value: bigint): bigint {
     const place = this.#place(address, bytes, Access.WRITE);

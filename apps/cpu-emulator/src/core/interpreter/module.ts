@@ -4,7 +4,7 @@ import { ExitReason } from "../engine.ts";
 import { INSTRET, PC, TLB_SET } from "../hart-state.ts";
 import { FETCH_ENTRIES, FETCH_TABLE, entryMask } from "../tlb.ts";
 import { defineArithmetic, defineMinMax } from "./arithmetic.ts";
-import { ACCESS_ADDRESS, ACCESS_FAULT, ACCESS_VALUE } from "./cells.ts";
+import { defineAccess, defineDifference } from "./access-functions.ts";
 import type { Emission, Exits, Helpers, Locals } from "./frame.ts";
 import { HANDLERS, SPECIALS, Special } from "./handlers.ts";
 import { HandlerLowering, next, pushPc } from "./lower-ir.ts";
@@ -19,9 +19,10 @@ export interface EngineImports extends Record<string, Function> {
   crossing(entry: number): number;
   /** Executes the instruction of an entry. Negative: go on at PC; else the exit reason. Counts it in INSTRET itself. */
   slow(entry: number): number;
-  /** ACCESS_ADDRESS -> ACCESS_VALUE. 1 = trap. */
+  /** Between ACCESS_ADDRESS and ACCESS_VALUE; answers as in cells.ts. */
   load(kind: number): number;
   store(kind: number): number;
+  /** ACCESS_ADDRESS into the TLB. 1 = trap. */
   translate(kind: number): number;
   fpGate(entry: number): number;
 }
@@ -160,35 +161,6 @@ function defineRun(module: ModuleWriter, parts: Pick<Emission, "hart" | "fused" 
   code.end();
   code.op(Op.unreachable);
   if ((CROSSING_END_ENTRY - CROSSING_ENTRY) * 2 !== 4) throw new Error("the sentinel must follow a 4-byte crossing instruction");
-  return f;
-}
-
-/** Wrappers that pass 64-bit values through memory: a BigInt at the JavaScript boundary costs four times as much. */
-function defineAccess(module: ModuleWriter, hart: number, imports: Imports): Pick<Helpers, "loadSlow" | "storeSlow" | "translateSlow"> {
-  const loadSlow = module.function("loadSlow", { parameters: [I64, I32], results: [I64] });
-  loadSlow.code.i32(0).get(0).mem(Mem.i64Store, hart + ACCESS_ADDRESS);
-  loadSlow.code.i32(0).get(1).call(imports.load).mem(Mem.i32Store, hart + ACCESS_FAULT);
-  loadSlow.code.i32(0).mem(Mem.i64Load, hart + ACCESS_VALUE);
-  const storeSlow = module.function("storeSlow", { parameters: [I64, I64, I32], results: [I32] });
-  storeSlow.code.i32(0).get(0).mem(Mem.i64Store, hart + ACCESS_ADDRESS);
-  storeSlow.code.i32(0).get(1).mem(Mem.i64Store, hart + ACCESS_VALUE);
-  storeSlow.code.get(2).call(imports.store);
-  const translateSlow = module.function("translateSlow", { parameters: [I64, I32], results: [I32] });
-  translateSlow.code.i32(0).get(0).mem(Mem.i64Store, hart + ACCESS_ADDRESS);
-  translateSlow.code.get(1).call(imports.translate);
-  return { loadSlow, storeSlow, translateSlow };
-}
-
-/** Byte offset of the first 8-byte difference of two pages at or after `from`; 4096 when there is none. */
-function defineDifference(module: ModuleWriter): Callable {
-  const f = module.function("difference", { parameters: [I32, I32, I32], results: [I32] });
-  const { code } = f;
-  const done = code.block();
-  const loop = code.loop();
-  code.get(2).i32(4096).op(Op.i32GeU).brIf(done, false);
-  code.get(0).get(2).op(Op.i32Add).mem(Mem.i64Load).get(1).get(2).op(Op.i32Add).mem(Mem.i64Load).op(Op.i64Ne).brIf(done, false);
-  code.get(2).i32(8).op(Op.i32Add).set(2).br(loop).end().end();
-  code.get(2);
   return f;
 }
 
