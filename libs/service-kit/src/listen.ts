@@ -10,7 +10,7 @@ type GrpcServer = Parameters<typeof bindGrpc>[0];
 export async function listen(server: GrpcServer, address: string): Promise<string> {
   const file = socketFile(address);
   if (file !== undefined) {
-    mkdirSync(dirname(file), { recursive: true });
+    mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
     await removeStaleSocket(file);
   }
   return bindGrpc(server, address);

@@ -6,6 +6,7 @@ const SUITES: Readonly<Record<string, () => Promise<ConformanceSuite<any>>>> = {
   "device-bus": async () => (await import("./device-bus.ts")).DEVICE_SUITE,
   "image-registry": async () => (await import("./image-registry.ts")).IMAGE_SUITE,
   "memory-manager": async () => (await import("./memory-manager.ts")).MEMORY_SUITE,
+  "network-fabric": async () => (await import("./network-fabric.ts")).NETWORK_SUITE,
   orchestrator: async () => (await import("./orchestrator.ts")).ORCHESTRATOR_SUITE,
 };
 
