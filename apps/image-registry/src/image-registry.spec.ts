@@ -64,6 +64,12 @@ describe("image-registry on a real directory", () => {
     await expect(port.resolveBox({ reference: "a" })).rejects.toMatchObject({ condition: "not-found" });
     writeFileSync(join(directory.path, "tags/b/1"), "");
     await expect(port.resolveBox({ reference: "b" })).rejects.toMatchObject({ condition: "corrupt" });
+    writeFileSync(join(directory.path, "tags/.stray"), ""); // file managers leave such things
+    expect((await port.listBoxes({})).boxes).toEqual([]);
+
+    for (const id of ["good", "bad"]) await port.createDisk({ disk: Disk.fromPartial({ id, bytes: 512n }) });
+    writeFileSync(join(directory.path, "disks/bad/disk.json"), "{}");
+    expect((await port.listDisks({})).disks.map((disk) => disk.id)).toEqual(["good"]);
     await close();
   });
 

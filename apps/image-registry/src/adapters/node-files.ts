@@ -91,7 +91,7 @@ export class NodeFiles implements Files {
       try {
         return (await readdir(join(this.#root, path))).sort();
       } catch (error) {
-        if (codeOf(error) === "ENOENT") return [];
+        if (codeOf(error) === "ENOENT" || codeOf(error) === "ENOTDIR") return [];
         throw error;
       }
     });

@@ -14,6 +14,8 @@ interface TagRecord {
 }
 
 const CREATED = "org.opencontainers.image.created"; // image-spec, annotations.md
+/** Dates end here (ECMAScript, "Time Values and Time Range"). */
+const MAX_UNIX_MS = 8_640_000_000_000_000n;
 const TAG_LIMIT_BYTES = 4096;
 /** What `name` without a tag means if it is there; else the tag that was set last. */
 const DEFAULT_TAG = "latest";
@@ -46,6 +48,7 @@ export class BoxStore {
     const configBytes = writeBoxDefaults(defaults);
     const config: OciDescriptor = { mediaType: BOX_CONFIG_TYPE, digest: await this.#blobs.put(configBytes), size: configBytes.length };
     const annotations: Record<string, string> = {};
+    if (box.createdUnixMs > MAX_UNIX_MS) throw new ContractError("invalid", `putBox ${box.name}: createdUnixMs is ${box.createdUnixMs}, expected milliseconds since 1970`);
     if (box.createdUnixMs > 0n) annotations[CREATED] = new Date(Number(box.createdUnixMs)).toISOString();
     const digest = await this.#blobs.put(writeBoxManifest({ config, layers, annotations }));
     const before = await this.#readTag(box.name, tag);
@@ -73,9 +76,11 @@ export class BoxStore {
     const boxes: Box[] = [];
     for (const component of await this.#storage.files.list("tags")) {
       const name = decodeName(component);
-      for (const [tag, record] of await this.#tags(name)) {
+      for (const tagComponent of await this.#storage.files.list(`tags/${component}`)) {
+        const tag = decodeName(tagComponent);
         try {
-          boxes.push(await this.#load(name, tag, record));
+          const record = await this.#readTag(checkName(name), tag);
+          if (record) boxes.push(await this.#load(name, tag, record));
         } catch (error) {
           onDamaged(`${name}:${tag}`, error);
         }

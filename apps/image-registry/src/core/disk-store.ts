@@ -75,11 +75,17 @@ export class DiskStore {
     await this.#storage.files.remove(trash);
   }
 
-  async list(): Promise<Disk[]> {
+  /** Damaged ones are left out and reported to `onDamaged`. */
+  async list(onDamaged: (id: string, error: unknown) => void): Promise<Disk[]> {
     const disks: Disk[] = [];
     for (const component of await this.#storage.files.list("disks")) {
-      const record = await this.#record(decodeName(component));
-      if (record) disks.push(await this.#view(record));
+      const id = decodeName(component);
+      try {
+        const record = await this.#record(id);
+        if (record) disks.push(await this.#view(record));
+      } catch (error) {
+        onDamaged(id, error);
+      }
     }
     return disks;
   }

@@ -9,7 +9,7 @@ export interface Files {
   rename(from: string, to: string): Promise<void>;
   /** Removes a file or a whole directory, durably; nothing happens when it is not there. */
   remove(path: string): Promise<void>;
-  /** Names in a directory, sorted; none when it is not there. */
+  /** Names in a directory, sorted; none when it is not there or no directory. */
   list(path: string): Promise<string[]>;
   /** Takes a lock that ends with the process, whichever way that ends. Undefined: somebody still has it after `waitMs`. */
   lock(path: string, waitMs?: number): Promise<Lock | undefined>;

@@ -66,7 +66,10 @@ export class ImageService {
           fact("disk-deleted", { id }, machineOfDisk(id));
           return {};
         }),
-      listDisks: () => inContract("listDisks", async () => ({ disks: await disks.list() })),
+      listDisks: () =>
+        inContract("listDisks", async () => ({
+          disks: await disks.list((id, error) => log.warn({ disk: id, error: contractError("listDisks", error).message }, "disk is damaged and not listed")),
+        })),
       blocks: (channel) =>
         serveBlocks(disks, channel, {
           failed: (disk, operation, error) => log.warn({ disk, operation, error: contractError(operation, error).message }, "block operation failed"),

@@ -112,7 +112,7 @@ export async function packageFiles(deb: string, read: (tar: AsyncIterable<Uint8A
   child.stderr.setEncoding("utf8").on("data", (text: string) => (errors += text));
   const ended = new Promise<number | null>((resolve, reject) => child.on("error", reject).on("close", resolve));
   try {
-    await Promise.all([read(child.stdout), ended]);
+    await Promise.all([read(child.stdout).then(() => child.stdout.resume()), ended]); // unread padding would keep it from closing
   } finally {
     if (child.exitCode === null) child.kill();
   }

@@ -64,7 +64,7 @@ class Agent {
 describe.skipIf(missing.length > 0)("debian/minimal under QEMU", () => {
   let folder = "";
   let qemu: ChildProcess;
-  let console_ = "";
+  let serial = "";
   let agent: Agent;
 
   beforeAll(async () => {
@@ -80,7 +80,7 @@ describe.skipIf(missing.length > 0)("debian/minimal under QEMU", () => {
       ...["-netdev", "user,id=n", "-device", "virtio-net-device,netdev=n", "-device", "virtio-rng-device"],
       ...["-drive", `file=${disk},format=raw,if=none,id=d`, "-device", "virtio-blk-device,drive=d"],
     ]);
-    qemu.stdout?.setEncoding("latin1").on("data", (text: string) => (console_ += text));
+    qemu.stdout?.setEncoding("latin1").on("data", (text: string) => (serial += text));
     for (let tries = 0; ; tries++) {
       const connected = await new Promise<Socket | undefined>((resolve) => {
         const attempt = connect(socket, () => resolve(attempt));
@@ -104,9 +104,9 @@ describe.skipIf(missing.length > 0)("debian/minimal under QEMU", () => {
     expect(await agent.line()).toBe("HELLO 1");
     agent.send("PING 7");
     expect(await agent.line()).toBe("PONG 7");
-    for (let tries = 0; !console_.includes("web:~# ") && tries < 100; tries++) await sleep(100);
-    expect(console_).toContain("debian/minimal: Linux ");
-    expect(console_).toContain("web:~# ");
+    for (let tries = 0; !serial.includes("web:~# ") && tries < 100; tries++) await sleep(100);
+    expect(serial).toContain("debian/minimal: Linux ");
+    expect(serial).toContain("web:~# ");
   });
   it("runs commands side by side: output, errors, exit status; lines do not mix", async () => {
     const long = `echo ${"x".repeat(20_000)} | wc -c`;
@@ -143,6 +143,6 @@ describe.skipIf(missing.length > 0)("debian/minimal under QEMU", () => {
     const ended = new Promise((resolve) => qemu.on("exit", resolve));
     agent.send("HALT");
     expect(await ended).toBe(0);
-    expect(console_).toContain("reboot: Power down");
+    expect(serial).toContain("reboot: Power down");
   });
 });
