@@ -1,9 +1,14 @@
+import { defineConfig, integer } from "@polyvisor/service-kit";
+
 /** Configuration of the cpu-emulator. */
 export interface CpuEmulatorConfig {
-  /** Machines with harts at a time. */
   readonly maxMachines: number;
-  /** Harts of one machine at most; the contract says 1 to 8. */
   readonly maxHarts: number;
 }
 
 export const DEFAULT_CONFIG: CpuEmulatorConfig = { maxMachines: 32, maxHarts: 8 };
+
+export const CONFIG = defineConfig<CpuEmulatorConfig>({
+  maxMachines: { doc: "machines with harts at a time; each hart is a thread", type: integer(1, 4096), default: DEFAULT_CONFIG.maxMachines },
+  maxHarts: { doc: "harts of one machine at most", type: integer(1, 8), default: DEFAULT_CONFIG.maxHarts },
+});

@@ -25,6 +25,8 @@ interface Space {
  * reads and writes, and `recall` to take pages back. No blobs, no grants, no DMA stream.
  */
 export class FakeMemory implements SharedMemorySource {
+  /** When set, a lease on a machine without a space makes this one: for suites that only see the cpu-emulator's port. */
+  template: { ramBase: bigint; ramBytes: number; program: Uint8Array } | undefined;
   readonly #spaces = new Map<string, Space>();
   /** Lease requests received, newest last. */
   readonly requests: LeaseRequest[] = [];
@@ -98,6 +100,15 @@ export class FakeMemory implements SharedMemorySource {
   }
 
   #open(machine: string, channel: Channel<LeaseResponse, LeaseRequest>, accepts: readonly LeaseKind[]): Space {
+    if (this.template && !this.#spaces.has(machine)) {
+      const { ramBase, ramBytes, program } = this.template;
+      const space: Space = {
+        base: ramBase, bytes: new Uint8Array(ramBytes), memory: new WebAssembly.Memory({ initial: 0 }), ramOffset: 0,
+        held: new Uint8Array(ramBytes / PAGE), kind: LeaseKind.UNSPECIFIED, waiting: new Map(), nextId: 1n,
+      };
+      space.bytes.set(program);
+      this.#spaces.set(machine, space);
+    }
     const space = this.#space(machine);
     space.kind = accepts.includes(LeaseKind.SHARED) ? LeaseKind.SHARED : LeaseKind.COHERENT;
     space.channel = channel;
@@ -110,6 +121,11 @@ export class FakeMemory implements SharedMemorySource {
     if (message.$case === "recalled" || message.$case === "accessed") {
       space.waiting.get(message.value.id)?.(message);
       space.waiting.delete(message.value.id);
+      return;
+    }
+    if (message.$case === "release") {
+      const from = Number(message.value.firstPage - (space.base >> 12n));
+      space.held.fill(0, from, from + message.value.pageCount);
       return;
     }
     if (message.$case !== "acquire") throw new ContractError("invalid", `the fake does not take ${message.$case}`);

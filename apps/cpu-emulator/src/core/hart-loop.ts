@@ -175,6 +175,7 @@ export class HartLoop {
         this.#core.translation.contextChanged();
         if (bits & Request.RUN) {
           this.#take(Request.RUN);
+          Atomics.store(words, ATTENTION >> 2, 1); // a PAUSE may have come with it
           return false;
         }
         this.#step();

@@ -130,9 +130,21 @@ export class PageLease {
     }
     this.#ask(waiter);
   }
+  /** Gives everything up, without data: whoever destroys the harts has no more use for what they wrote. */
   close(): void {
+    if (!this.#closed && this.kind === LeaseKind.COHERENT) this.#releaseAll();
     this.#closed = true;
     this.#channel.close();
+  }
+  #releaseAll(): void {
+    for (let first = 0; first < this.#states.length; first++) {
+      if (this.#states[first] === PageState.NONE) continue;
+      let end = first + 1;
+      while (end < this.#states.length && this.#states[end] !== PageState.NONE) end++;
+      this.#states.fill(PageState.NONE, first, end);
+      this.#send({ $case: "release", value: { firstPage: this.#pageNumber(first), pageCount: end - first, dirty: [] } });
+      first = end;
+    }
   }
 
   #ask(waiter: Waiter): void {

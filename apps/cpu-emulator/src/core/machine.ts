@@ -7,7 +7,7 @@ import { MEIP, SEIP } from "./csr.ts";
 import { ExitLink } from "./exit-link.ts";
 import { GuestTime } from "./guest-time.ts";
 import { boot, ENGINES, type EngineName } from "./hart-loop.ts";
-import { ATTENTION, ENGINE, EXTERNAL_PENDING, INSTRET, REQUESTS } from "./hart-state.ts";
+import { ENGINE, EXTERNAL_PENDING, INSTRET, REQUESTS } from "./hart-state.ts";
 import { readHartState, writeHartState, type HartStatus } from "./hart-snapshot.ts";
 import { hartStats, type HartReport } from "./hart-stats.ts";
 import type { HartHost, HartThread } from "./host.ts";
@@ -182,7 +182,7 @@ export class Machine {
       const before = hart.cells.u64[INSTRET >> 3]!;
       hart.cells.u32[STEP_BUDGET >> 2] = Number(instructions);
       request(hart.cells, Request.STEP);
-      await this.#until(hart, "step", () => (Atomics.load(hart.cells.i32, REQUESTS >> 2) & Request.STEP) === 0 && isParked(hart), Infinity);
+      await this.#until(hart, "step", () => isParked(hart), Infinity);
       hart.exits.drain();
       return { state: this.#snapshot(hart), executed: hart.cells.u64[INSTRET >> 3]! - before };
     });
@@ -368,7 +368,8 @@ export class Machine {
   }
 }
 
+/** Parked, and with nothing asked of it that would make it run. */
 function isParked({ cells }: Hart): boolean {
-  const state = Atomics.load(cells.i32, RUN_STATE >> 2);
-  return state === RunState.PARKED && Atomics.load(cells.i32, ATTENTION >> 2) === 0;
+  const pending = Atomics.load(cells.i32, REQUESTS >> 2) & (Request.RUN | Request.STEP | Request.PAUSE);
+  return pending === 0 && Atomics.load(cells.i32, RUN_STATE >> 2) === RunState.PARKED;
 }

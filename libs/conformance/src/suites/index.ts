@@ -3,6 +3,7 @@ import type { ConformanceSuite } from "../suite.ts";
 
 /** The suite of each contract, by service name, loaded when asked for. */
 const SUITES: Readonly<Record<string, () => Promise<ConformanceSuite<any>>>> = {
+  "cpu-emulator": async () => (await import("./cpu-emulator.ts")).CPU_SUITE,
   "device-bus": async () => (await import("./device-bus.ts")).DEVICE_SUITE,
   "image-registry": async () => (await import("./image-registry.ts")).IMAGE_SUITE,
   "memory-manager": async () => (await import("./memory-manager.ts")).MEMORY_SUITE,

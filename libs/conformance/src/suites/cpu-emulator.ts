@@ -1,0 +1,301 @@
+import assert from "node:assert/strict";
+import { ContractError, messages, type Condition } from "@polyvisor/contracts";
+import { CPU, Firmware, InterruptLine, type CpuPort, type CreateHartsRequest, type HartState } from "@polyvisor/contracts/cpu";
+import type { ConformanceCase, ConformanceEnvironment, ConformanceSuite } from "../suite.ts";
+
+const BASE = 0x8000_0000n;
+const RAM_BYTES = 0x10_0000n;
+const CODE = [
+  0x00128293, // count:   addi t0, t0, 1
+  0xffdff06f, //          j count
+  0xc0102373, // clock:   csrr t1, time
+  0x00128293, //          addi t0, t0, 1
+  0xff9ff06f, //          j clock
+  0x10500073, // sleep:   wfi
+  0x00128293, //          addi t0, t0, 1
+  0xff9ff06f, //          j sleep
+  0x142023f3, // handler: csrr t2, scause
+  0x0000006f, // stay:    j stay
+];
+const CLOCK = BASE + 8n;
+const SLEEP = BASE + 0x14n;
+const HANDLER = BASE + 0x20n;
+const STAY = BASE + 0x24n;
+
+/** What the fixture puts at the start of RAM (feature `bare-machine`; CONTRACT.md, "Fixture of the suite"). */
+export const CPU_GUEST = { ramBase: BASE, ramBytes: Number(RAM_BYTES), program: new Uint8Array(new Uint32Array(CODE).buffer) };
+
+const SSTATUS = 0x100;
+const SIE = 0x104;
+const STVEC = 0x105;
+const MSTATUS = 0x300;
+const MIE = 0x304;
+const SEIE = 1n << 9n;
+const T0 = 5;
+const T1 = 6;
+const T2 = 7;
+const SUPERVISOR_EXTERNAL = (1n << 63n) | 9n;
+
+function request(machine: string, changes: Partial<CreateHartsRequest> = {}): CreateHartsRequest {
+  return {
+    machine, harts: 1, engine: "interpreter", firmware: Firmware.BUILTIN, entry: BASE, deviceTree: 0x8008_0000n,
+    ramBase: BASE, ramBytes: RAM_BYTES, deterministic: false, ...changes,
+  };
+}
+async function create(port: CpuPort, environment: ConformanceEnvironment, changes: Partial<CreateHartsRequest> = {}): Promise<string> {
+  const machine = environment.unique("cpu");
+  await environment.within(10_000, port.createHarts(request(machine, changes)), "createHarts");
+  return machine;
+}
+async function read(port: CpuPort, machine: string, hart = 0): Promise<HartState> {
+  const { state } = await port.readHart({ machine, hart });
+  assert.ok(state, "readHart answered no state");
+  return state;
+}
+async function refused(condition: Condition, promise: Promise<unknown>): Promise<void> {
+  await assert.rejects(promise, (error: unknown) => {
+    assert.ok(error instanceof ContractError, String(error));
+    assert.equal(error.condition, condition, error.message);
+    return true;
+  });
+}
+/** Polls until the condition holds. */
+async function eventually(environment: ConformanceEnvironment, what: string, check: () => Promise<boolean>): Promise<void> {
+  const poll = async (): Promise<void> => {
+    while (!(await check())) await new Promise((resolve) => setTimeout(resolve, 10));
+  };
+  await environment.within(5000, poll(), what);
+}
+
+const needs = ["bare-machine"];
+type Case = ConformanceCase<typeof CPU.definition>;
+
+const cases: Case[] = [
+  {
+    requirement: "CPU-1",
+    title: "requests that can never work → invalid, and nothing is created",
+    async run(port, environment) {
+      const machine = environment.unique("cpu");
+      for (const changes of [
+        { machine: "" }, { harts: 0 }, { harts: 9 }, { engine: "turbo" }, { firmware: Firmware.UNSPECIFIED },
+        { ramBytes: 100n }, { ramBytes: 0n }, { ramBase: 0x8000_0001n }, { entry: BASE + 1n },
+      ]) {
+        await refused("invalid", port.createHarts(request(machine, changes)));
+      }
+      await refused("unimplemented", port.createHarts(request(machine, { deterministic: true })));
+      await refused("not-found", port.readHart({ machine, hart: 0 }));
+    },
+  },
+  {
+    requirement: "CPU-1",
+    title: "harts that exist → already-exists; the ISA string names RV64GC",
+    needs,
+    async run(port, environment) {
+      const machine = environment.unique("cpu");
+      const { isa } = await port.createHarts(request(machine));
+      assert.match(isa, /^rv64imafdc/);
+      await refused("already-exists", port.createHarts(request(machine)));
+    },
+  },
+  {
+    requirement: "CPU-2",
+    title: "built-in firmware → hart 0 in S-mode at entry with a0 and a1, the others stopped",
+    needs,
+    async run(port, environment) {
+      const machine = await create(port, environment, { harts: 2 });
+      const first = await read(port, machine);
+      assert.deepEqual([first.pc, first.privilege, first.x[10], first.x[11]], [BASE, 1, 0n, 0x8008_0000n]);
+      await port.runHarts({ machine });
+      await eventually(environment, "hart 1 stopped", async () => (await read(port, machine, 1)).status === "stopped");
+      assert.equal((await read(port, machine, 1)).instructions, 0n);
+    },
+  },
+  {
+    requirement: "CPU-2",
+    title: "no firmware → all harts run from entry in M-mode with their ids in a0",
+    needs,
+    async run(port, environment) {
+      const machine = await create(port, environment, { harts: 2, firmware: Firmware.NONE });
+      const second = await read(port, machine, 1);
+      assert.deepEqual([second.pc, second.privilege, second.x[10]], [BASE, 3, 1n]);
+      await port.runHarts({ machine });
+      await eventually(environment, "hart 1 to count", async () => (await read(port, machine, 1)).instructions > 1000n);
+    },
+  },
+  {
+    requirement: "CPU-3",
+    title: "run and pause are idempotent; paused harts stand still; time stands still with them",
+    needs,
+    async run(port, environment) {
+      const machine = await create(port, environment);
+      const state = await read(port, machine);
+      await port.writeHart({ machine, state: { ...state, pc: CLOCK } });
+      await port.runHarts({ machine });
+      await port.runHarts({ machine });
+      await eventually(environment, "the hart to run", async () => (await read(port, machine)).instructions > 10_000n);
+      await port.pauseHarts({ machine });
+      await port.pauseHarts({ machine });
+      const paused = await read(port, machine);
+      assert.equal(paused.status, "paused");
+      await new Promise((resolve) => setTimeout(resolve, 60));
+      const later = await read(port, machine);
+      assert.equal(later.instructions, paused.instructions);
+      const { state: stepped } = await port.stepHart({ machine, hart: 0, instructions: 3n });
+      assert.ok(stepped);
+      assert.ok(stepped.x[T1]! - paused.x[T1]! < 200_000n, "60 ms of pause (600,000 ticks) were seen by the guest");
+    },
+  },
+  {
+    requirement: "CPU-3",
+    title: "destroyed harts are not found, and can be created again",
+    needs,
+    async run(port, environment) {
+      const machine = await create(port, environment);
+      await port.runHarts({ machine });
+      await port.destroyHarts({ machine });
+      await refused("not-found", port.runHarts({ machine }));
+      await refused("not-found", port.destroyHarts({ machine }));
+      await port.createHarts(request(machine));
+      assert.equal((await read(port, machine)).instructions, 0n);
+    },
+  },
+  {
+    requirement: "CPU-4",
+    title: "a step executes exactly what was asked; a running hart is not stepped",
+    needs,
+    async run(port, environment) {
+      const machine = await create(port, environment);
+      const { state, executed } = await port.stepHart({ machine, hart: 0, instructions: 7n });
+      assert.deepEqual([executed, state?.instructions, state?.pc, state?.x[T0]], [7n, 7n, BASE + 4n, 4n]);
+      await port.runHarts({ machine });
+      await refused("precondition", port.stepHart({ machine, hart: 0, instructions: 1n }));
+      await refused("precondition", port.writeHart({ machine, state: await read(port, machine) }));
+    },
+  },
+  {
+    requirement: "CPU-5",
+    title: "written state is read back; malformed state → invalid and nothing changes",
+    needs,
+    async run(port, environment) {
+      const machine = await create(port, environment);
+      const state = await read(port, machine);
+      const x = state.x.map((_, n) => (n === 0 ? 0n : 0xffff_ffff_0000_0000n + BigInt(n)));
+      const f = state.f.map((_, n) => BigInt(n) << 40n);
+      const csr = new Map(state.csr).set(STVEC, HANDLER).set(MIE, SEIE).set(0x340, 0x1234_5678_9abc_def0n);
+      await port.writeHart({ machine, state: { ...state, pc: CLOCK, x, f, csr, privilege: 3, instructions: 99n } });
+      const back = await read(port, machine);
+      assert.deepEqual([back.pc, back.x, back.f, back.privilege, back.instructions], [CLOCK, x, f, 3, 99n]);
+      for (const number of [STVEC, MIE, 0x340]) assert.equal(back.csr.get(number), csr.get(number));
+      for (const bad of [{ ...back, x: [1n] }, { ...back, privilege: 2 }, { ...back, pc: 0n, csr: new Map([[0x7ff, 1n]]) }]) {
+        await refused("invalid", port.writeHart({ machine, state: bad }));
+      }
+      assert.deepEqual((await read(port, machine)).pc, CLOCK);
+      await refused("not-found", port.readHart({ machine, hart: 1 }));
+    },
+  },
+  {
+    requirement: "CPU-6",
+    title: "an acknowledged level is taken by a hart that enables it, and wakes it from WFI",
+    needs,
+    async run(port, environment) {
+      const machine = await create(port, environment);
+      const state = await read(port, machine);
+      const csr = new Map([[STVEC, HANDLER], [MIE, SEIE], [MSTATUS, state.csr.get(MSTATUS)! | 2n]]);
+      await port.writeHart({ machine, state: { ...state, pc: SLEEP, csr } });
+      await port.runHarts({ machine });
+      await eventually(environment, "the hart to sleep", async () => (await read(port, machine)).status === "waiting");
+      const interrupts = port.interrupts();
+      const acks = messages(interrupts)[Symbol.asyncIterator]();
+      interrupts.send({ machine, hart: 0, line: InterruptLine.SUPERVISOR_EXTERNAL, level: true, sequence: 1n, acknowledge: false });
+      interrupts.send({ machine, hart: 0, line: InterruptLine.SUPERVISOR_EXTERNAL, level: true, sequence: 2n, acknowledge: true });
+      const ack = await environment.within(2000, acks.next(), "the acknowledgement");
+      assert.equal(ack.value?.sequence, 2n);
+      await eventually(environment, "the interrupt", async () => (await read(port, machine)).x[T2] === SUPERVISOR_EXTERNAL);
+      await port.pauseHarts({ machine });
+      const taken = await read(port, machine);
+      assert.equal(taken.pc, STAY);
+      assert.equal(taken.csr.get(SSTATUS)! & 2n, 0n);
+      assert.equal(taken.csr.get(SIE), SEIE);
+      interrupts.close();
+    },
+  },
+  {
+    requirement: "CPU-6",
+    title: "a sequence that does not increase, a hart or a machine that does not exist → the stream ends",
+    needs,
+    async run(port, environment) {
+      const machine = await create(port, environment);
+      const good = { machine, hart: 0, line: InterruptLine.SUPERVISOR_EXTERNAL, level: false, sequence: 5n, acknowledge: false };
+      for (const [condition, bad] of [
+        ["invalid", good], ["invalid", { ...good, sequence: 6n, hart: 7 }], ["not-found", { ...good, sequence: 6n, machine: `${machine}-no` }],
+      ] as const) {
+        const stream = port.interrupts();
+        const closed = new Promise<ContractError | undefined>((resolve) => stream.onClose(resolve));
+        stream.send(good);
+        stream.send(bad);
+        assert.equal((await environment.within(2000, closed, "the end of the stream"))?.condition, condition);
+      }
+    },
+  },
+  {
+    requirement: "CPU-7",
+    title: "engines are changed while the harts run; the count goes on without a gap",
+    needs,
+    async run(port, environment) {
+      const machine = await create(port, environment, { engine: "reference" });
+      await port.runHarts({ machine });
+      await eventually(environment, "the hart to run", async () => (await read(port, machine)).instructions > 1000n);
+      await port.setEngine({ machine, engine: "interpreter" });
+      const before = (await read(port, machine)).instructions;
+      await eventually(environment, "more instructions", async () => (await read(port, machine)).instructions > before + 100_000n);
+      await port.pauseHarts({ machine });
+      const state = await read(port, machine);
+      assert.equal(state.x[T0], (state.instructions + 1n) / 2n);
+      assert.equal((await port.readStats({ machine })).engine, "interpreter");
+      await refused("invalid", port.setEngine({ machine, engine: "turbo" }));
+    },
+  },
+  {
+    requirement: "CPU-8",
+    title: "a watcher sees the present state, every change, and the end",
+    needs,
+    async run(port, environment) {
+      const machine = await create(port, environment);
+      const states: string[] = [];
+      const stream = port.watchHarts({ machine });
+      const ended = new Promise<void>((resolve) => stream.onClose(() => resolve()));
+      stream.onMessage((event) => states.push(event.state));
+      await eventually(environment, "the first state", async () => states.length > 0);
+      await port.runHarts({ machine });
+      await port.pauseHarts({ machine });
+      await port.destroyHarts({ machine });
+      await environment.within(2000, ended, "the end of the stream");
+      assert.deepEqual(states, ["created", "running", "paused", "destroyed"]);
+    },
+  },
+  {
+    requirement: "CPU-9",
+    title: "statistics have an entry per hart and agree with the hart",
+    needs,
+    async run(port, environment) {
+      const machine = await create(port, environment, { harts: 2 });
+      await port.stepHart({ machine, hart: 0, instructions: 11n });
+      const { harts } = await port.readStats({ machine });
+      assert.deepEqual(harts.map(({ hart, instructions }) => [hart, instructions]), [[0, 11n], [1, 0n]]);
+    },
+  },
+  {
+    requirement: "CPU-13",
+    title: "what is not built yet → unimplemented",
+    async run(port, environment) {
+      const machine = environment.unique("cpu");
+      await refused("unimplemented", port.saveHarts({ machine }));
+      await refused("unimplemented", port.restoreHarts({ machine, state: new Uint8Array(0) }));
+      const debug = port.debug();
+      const closed = new Promise<ContractError | undefined>((resolve) => debug.onClose(resolve));
+      assert.equal((await environment.within(2000, closed, "the end of the debug stream"))?.condition, "unimplemented");
+    },
+  },
+];
+
+export const CPU_SUITE: ConformanceSuite<typeof CPU.definition> = { contract: CPU, cases };
