@@ -116,7 +116,6 @@ export async function packageFiles(deb: string, read: (tar: AsyncIterable<Uint8A
   } finally {
     if (child.exitCode === null) child.kill();
   }
-  // The reader may stop at the archive's end mark, before the padding: a broken pipe is no error then.
   const code = await ended;
   if (code !== 0 && child.signalCode === null) throw new BoxBuildError(`dpkg-deb could not read ${deb}: ${errors.trim()}`);
 }

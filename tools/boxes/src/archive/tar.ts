@@ -13,7 +13,8 @@ export async function readTar(
   let longName: string | undefined;
   for (;;) {
     const block = await input.take(BLOCK);
-    if (!block || block.every((byte) => byte === 0)) return; // end: zero blocks
+    // End: zero blocks. What pads the archive after them is read too, or the producer's pipe never closes.
+    if (!block || block.every((byte) => byte === 0)) return input.drain();
     checkSum(block);
     const size = octal(block, 124, 12);
     const padded = Math.ceil(size / BLOCK) * BLOCK;
@@ -70,6 +71,9 @@ class Input {
     const data = await this.take(length);
     if (!data) throw new Error("tar: the archive ends before the data of its last file; it is truncated");
     return data;
+  }
+  async drain(): Promise<void> {
+    while (await this.#more());
   }
   async skip(length: number): Promise<void> {
     let left = length;
