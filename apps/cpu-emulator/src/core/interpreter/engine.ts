@@ -1,12 +1,13 @@
-import { decode, evaluate, HartTrap, type Decoded } from "@polyvisor/isa";
+import { decode } from "@polyvisor/isa";
 import { HartCells } from "../cells.ts";
 import { CROSSING_ENTRY, CROSSING_WORD_ENTRY, DecodeCache, PAGE_HALFWORDS, START_ENTRY } from "../decode-cache.ts";
-import { Cause, type Engine, ExitReason, type PhysicalAccess, type PrivilegedCore } from "../engine.ts";
-import { FP_DIRTY, FP_STATE, INSTRET, PC, TRAP_CAUSE, TRAP_VALUE } from "../hart-state.ts";
+import { type Engine, ExitReason, type PhysicalAccess, type PrivilegedCore } from "../engine.ts";
+import { FP_DIRTY, FP_STATE, PC } from "../hart-state.ts";
 import { Access, DEVICE, FAULT, Mmu } from "../mmu.ts";
 import { SlowAccesses } from "./accesses.ts";
-import { type Entry, Special, encode, traitsOf } from "./handlers.ts";
+import { type Entry, Special, encode, placeMatters } from "./handlers.ts";
 import { HartEnvironment } from "./hart-environment.ts";
+import { SlowInstructions } from "./slow-instructions.ts";
 import { type EngineExports, type EngineImports, probeFused, writeInterpreter } from "./module.ts";
 
 export interface InterpreterOptions {
@@ -30,7 +31,9 @@ export interface InterpreterEngine extends Engine {
 
 /** Below this budget the variant that looks at it after every instruction runs, so that a slice never overshoots. */
 const EXACT_BELOW = 2 * PAGE_HALFWORDS;
-const GO_ON = -1;
+
+/** Linux's boot decodes 330,000 entries of some 30,000 different words. */
+const WORDS_LOG2 = 13;
 
 let fused: { f64: boolean; f32: boolean } | undefined;
 
@@ -49,16 +52,16 @@ class Interpreter implements InterpreterEngine {
   readonly #cells: HartCells;
   readonly #cache: DecodeCache;
   readonly #accesses: SlowAccesses;
-  readonly #environment: HartEnvironment;
+  readonly #slow: SlowInstructions;
   readonly #imports: WebAssembly.Imports;
   readonly #u16: Uint16Array;
-  readonly #u8: Uint8Array;
   readonly #i32: Int32Array;
+  /** Words decoded before: word, first and second half of the entry. Direct-mapped. */
+  readonly #words = new Int32Array(3 << WORDS_LOG2);
   readonly #entry: Entry = { op: 0, a: 0, b: 0, imm: 0 };
   readonly #fast: EngineExports;
   #exact: EngineExports | undefined;
   #decoded = 0;
-  #slow = 0;
   #fenceI = 0;
 
   constructor(options: InterpreterOptions) {
@@ -66,11 +69,11 @@ class Interpreter implements InterpreterEngine {
     this.#options = options;
     this.#cells = new HartCells(memory.buffer, hart);
     this.#u16 = new Uint16Array(memory.buffer);
-    this.#u8 = new Uint8Array(memory.buffer);
     this.#i32 = new Int32Array(memory.buffer);
     this.mmu = options.mmu ?? new Mmu({ ...options, cells: this.#cells });
     this.#accesses = new SlowAccesses(this.#cells, memory, this.mmu, physical);
-    this.#environment = new HartEnvironment(this.#cells, core, memory, this.mmu, this.#accesses);
+    const environment = new HartEnvironment(this.#cells, core, memory, this.mmu, this.#accesses);
+    this.#slow = new SlowInstructions(this.#cells, core, environment, () => this.fenceI());
     const imports: EngineImports = {
       decode: (entry: number) => this.#decode(entry),
       fetch: () => this.#fetch(),
@@ -125,19 +128,13 @@ class Interpreter implements InterpreterEngine {
       "tlb-miss": this.mmu.misses, "tlb-flush": this.mmu.flushes,
       "decode": this.#decoded, "decode-page": this.#cache.framesMade, "compare-page": this.#cache.framesCompared,
       "decode-again": this.#cache.entriesReset, "evict": this.#cache.evictions, "fence.i": this.#fenceI,
-      "slow-instruction": this.#slow, "page-crossing": this.#accesses.crossing, "device": this.#accesses.device,
+      "slow-instruction": this.#slow.executed, "page-crossing": this.#accesses.crossing, "device": this.#accesses.device,
     };
   }
 
   #readFpState(): void {
     const fs = (this.#cells.csr32(0x300) >>> 13) & 3;
     this.#cells.i32[FP_STATE >> 2] = fs === 0 ? 0 : fs === 3 ? FP_DIRTY : 1;
-  }
-
-  #trap(cause: number, value: bigint): 1 {
-    this.#cells.u64[TRAP_CAUSE >> 3] = BigInt(cause);
-    this.#cells.u64[TRAP_VALUE >> 3] = value;
-    return ExitReason.TRAP;
   }
 
   /** Frame of the page that an address lies in, for fetching; its fetch TLB entry is filled. -1 = trap. */
@@ -170,16 +167,29 @@ class Interpreter implements InterpreterEngine {
     const index = this.#cache.entryIndex(entry);
     const word = this.#word(entry);
     if ((word & 3) === 3 && index === PAGE_HALFWORDS - 1) this.#u16[entry >> 1] = Special.CROSSING;
-    else this.#write(entry, decode(word), index);
+    else this.#write(entry, (word & 3) === 3 ? word : word & 0xffff, index);
   }
 
-  #write(entry: number, decoded: Decoded | undefined, index: number): void {
+  /** Decodes a word into an entry; recently seen words are remembered with their entries, jumps excepted. */
+  #write(entry: number, word: number, index: number): void {
+    const at = (Math.imul(word, 0x9e37_79b1) >>> (32 - WORDS_LOG2)) * 3;
+    const known = this.#words;
+    const to = entry >> 2;
+    if (known[at] === word && known[at + 1] !== 0) {
+      this.#i32[to + 1] = known[at + 2]!;
+      this.#i32[to] = known[at + 1]!;
+      return;
+    }
     const fields = this.#entry;
+    const decoded = decode(word);
     encode(decoded, index, fields);
-    this.#u8[entry + 2] = fields.a;
-    this.#u8[entry + 3] = fields.b;
-    this.#i32[(entry + 4) >> 2] = fields.imm;
-    this.#u16[entry >> 1] = fields.op;
+    const head = fields.op | (fields.a << 16) | (fields.b << 24);
+    this.#i32[to + 1] = fields.imm;
+    this.#i32[to] = head;
+    if (decoded && placeMatters(decoded.instruction)) return;
+    known[at] = word;
+    known[at + 1] = head;
+    known[at + 2] = fields.imm;
   }
 
   /** `entry`: of the last halfword. The second half is fetched through its own translation; a fault there has its address. */
@@ -194,52 +204,22 @@ class Interpreter implements InterpreterEngine {
     const word = first | (this.#cache.halfword(this.#cache.frameIndex(second), 0) << 16);
     const crossing = entry + (CROSSING_ENTRY - (PAGE_HALFWORDS - 1)) * 8;
     this.#i32[(crossing + (CROSSING_WORD_ENTRY - CROSSING_ENTRY) * 8 + 4) >> 2] = word;
-    this.#write(crossing, decode(word), CROSSING_ENTRY);
+    this.#write(crossing, word, CROSSING_ENTRY);
     return 0;
   }
 
   #fpGate(entry: number): number {
     const { core } = this.#options;
     this.#readFpState();
-    if (this.#cells.i32[FP_STATE >> 2] === 0) return this.#trap(Cause.ILLEGAL_INSTRUCTION, this.#encoding(entry));
+    if (this.#cells.i32[FP_STATE >> 2] === 0) return this.#slow.illegal(this.#word(entry));
     core.fpDirty();
     this.#readFpState();
     return 0;
   }
 
-  /** The instruction's bits, as mtval shows them. */
-  #encoding(entry: number): bigint {
-    const word = this.#word(entry);
-    return BigInt((word & 3) === 3 ? word >>> 0 : word & 0xffff);
-  }
-
-  #retire(next: bigint): typeof GO_ON {
-    this.#cells.u64[PC >> 3] = BigInt.asUintN(64, next);
-    this.#cells.u64[INSTRET >> 3]! += 1n;
-    return GO_ON;
-  }
-
   #executeSlowly(entry: number): number {
-    this.#slow++;
-    const word = this.#word(entry);
-    const decoded = decode(word);
-    if (!decoded) return this.#trap(Cause.ILLEGAL_INSTRUCTION, this.#encoding(entry));
-    const { core } = this.#options;
-    const environment = this.#environment;
-    environment.begin();
-    try {
-      const next = evaluate(decoded, environment);
-      if (environment.answer !== undefined) {
-        this.#readFpState();
-        return environment.answer;
-      }
-      if (environment.fenceI) this.fenceI();
-      this.#retire(next);
-      if (traitsOf(decoded.instruction).slow) this.#readFpState();
-      return core.leave ? ExitReason.CORE : GO_ON;
-    } catch (error) {
-      if (!(error instanceof HartTrap)) throw error;
-      return this.#trap(error.cause, error.value);
-    }
+    const answer = this.#slow.execute(this.#word(entry));
+    this.#readFpState(); // mstatus may have changed
+    return answer;
   }
 }

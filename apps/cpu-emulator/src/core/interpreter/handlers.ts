@@ -1,5 +1,6 @@
-import { COMPRESSED_INSTRUCTIONS, FORMATS, INSTRUCTIONS, type Decoded, type Instruction, type ir } from "@polyvisor/isa";
+import { COMPRESSED_INSTRUCTIONS, CSR_BY_NUMBER, FORMATS, INSTRUCTIONS, type Decoded, type Instruction, type ir } from "@polyvisor/isa";
 import { PAGE_HALFWORDS } from "../decode-cache.ts";
+import { CSRS } from "../hart-state.ts";
 
 /**
  * The list of handlers of the generated interpreter and how a decoded instruction becomes an entry for one of them.
@@ -13,7 +14,9 @@ export type Variant =
   | "forward" | "backward" | "out"
   | "forward-discard" | "backward-discard" | "out-discard"
   /** FP rounding mode: frm, nearest-even in the instruction, towards zero in the instruction. */
-  | "dynamic" | "nearest" | "truncate";
+  | "dynamic" | "nearest" | "truncate"
+  /** CSR instructions on a register that is only a cell; with bit 0 always zero; reading sstatus; sstatus.SIE alone. */
+  | "cell" | "cell-discard" | "even" | "even-discard" | "status" | "interrupts" | "interrupts-discard";
 
 export interface Handler {
   readonly instruction: Instruction;
@@ -50,6 +53,7 @@ export interface Traits {
   readonly rounded: boolean;
   /** First fp operation, if any. */
   readonly fp: Extract<ir.Expr, { kind: "fp" }> | undefined;
+  readonly csr: Extract<ir.Expr, { kind: "csr" }> | undefined;
   /** Always executed by TypeScript. */
   readonly slow: boolean;
   readonly floating: boolean;
@@ -66,9 +70,11 @@ export function traitsOf(instruction: Instruction): Traits {
 function analyse(instruction: Instruction): Traits {
   const kinds = new Set<string>();
   let fp: Traits["fp"];
+  let csr: Traits["csr"];
   const visit = (expr: ir.Expr): void => {
     kinds.add(expr.kind);
     if (expr.kind === "fp") fp = expr;
+    if (expr.kind === "csr") csr = expr;
     for (const child of children(expr)) visit(child);
   };
   for (const statement of instruction.semantics) {
@@ -86,7 +92,8 @@ function analyse(instruction: Instruction): Traits {
     directJump: jump !== undefined && operands.includes("target"),
     rounded: operands.includes("rm"),
     fp,
-    slow: kinds.has("csr") || kinds.has("system") || fp?.op === "classify",
+    csr,
+    slow: kinds.has("system") || fp?.op === "classify",
     floating: instruction.extension === "F" || instruction.extension === "D",
   };
 }
@@ -116,6 +123,11 @@ function children(expr: ir.Expr): readonly ir.Expr[] {
 
 function variantsOf(traits: Traits, instruction: Instruction): readonly Variant[] {
   if (traits.slow) return [];
+  if (traits.csr) {
+    const cells: readonly Variant[] = ["cell", "cell-discard", "even", "even-discard"];
+    if (traits.csr.op === "write") return cells;
+    return traits.csr.operand.kind === "uimm" ? [...cells, "status", "interrupts", "interrupts-discard"] : [...cells, "status"];
+  }
   if (traits.branch) return ["forward", "backward", "out"];
   if (traits.directJump) return ["forward", "backward", "out", "forward-discard", "backward-discard", "out-discard"];
   if (traits.rounded) return /^fcvt\.[wl]/.test(instruction.name) ? ["dynamic", "nearest", "truncate"] : ["dynamic", "nearest"];
@@ -161,12 +173,14 @@ export function encode(decoded: Decoded | undefined, index: number, into: Entry)
   into.op = op;
   into.a = (writes ? rd : decoded.rs2) * 8;
   into.b = decoded.rs1 * 8;
-  if (!traits.imm) into.imm = (decoded.rs2 * 8) | ((decoded.rs3 * 8) << 8);
+  if (traits.csr) into.imm = (CSRS + cellOf(decoded.imm) * 8) | (((decoded.imm >> 8) & 3) << 16);
+  else if (!traits.imm) into.imm = (decoded.rs2 * 8) | ((decoded.rs3 * 8) << 8);
   else into.imm = variant.startsWith("forward") || variant.startsWith("backward") ? decoded.imm * 4 : decoded.imm;
 }
 
 function variantFor(traits: Traits, decoded: Decoded, index: number): string {
   const discard = traits.writesX && decoded.rd === 0;
+  if (traits.csr) return csrVariant(traits.csr, decoded);
   if (traits.branch || traits.directJump) {
     const target = index + decoded.imm / 2;
     const inPage = index < PAGE_HALFWORDS && target >= 0 && target < PAGE_HALFWORDS;
@@ -179,3 +193,33 @@ function variantFor(traits: Traits, decoded: Decoded, index: number): string {
   }
   return discard ? "discard" : "plain";
 }
+
+/** Whether an instruction's entry depends on where it stands in its page. */
+export function placeMatters(instruction: Instruction): boolean {
+  const { branch, directJump } = traitsOf(instruction);
+  return branch || directJump;
+}
+
+const EVERY_BIT = (1n << 64n) - 1n;
+
+/** The variant for CSRs that need nothing but their cell and a privilege check; "none" for the others. */
+function csrVariant({ op, operand }: NonNullable<Traits["csr"]>, { imm, rd, rs1 }: Decoded): string {
+  const row = CSR_BY_NUMBER.get(imm);
+  const discard = rd === 0 ? "-discard" : "";
+  if (row?.kind === "plain" && !row.readOnly) {
+    if (row.readMask === EVERY_BIT && row.writeMask === EVERY_BIT) return `cell${discard}`;
+    if (row.readMask === EVERY_BIT - 1n && row.writeMask === EVERY_BIT - 1n) return `even${discard}`;
+  }
+  if (imm === SSTATUS && op !== "write") {
+    if (rs1 === 0) return rd === 0 ? "none" : "status";
+    if (operand.kind === "uimm" && rs1 === SIE) return `interrupts${discard}`;
+  }
+  return "none";
+}
+
+export const SSTATUS = 0x100;
+const MSTATUS = 0x300;
+/** sstatus.SIE as a value. */
+export const SIE = 2;
+/** sstatus is a view of mstatus. */
+const cellOf = (csr: number): number => (csr === SSTATUS ? MSTATUS : csr);

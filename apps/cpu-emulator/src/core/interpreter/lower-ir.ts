@@ -5,6 +5,7 @@ import { LOAD_ENTRIES, LOAD_TABLE, STORE_ENTRIES, STORE_TABLE, entryMask } from 
 import { ACCESS_FAULT, KIND_READ, KIND_SIGNED } from "./cells.ts";
 import type { Emission } from "./frame.ts";
 import { type Handler, type Traits, traitsOf } from "./handlers.ts";
+import { lowerCsr } from "./lower-csr.ts";
 import { lowerFp } from "./lower-fp.ts";
 
 const UNARY: Partial<Record<UnaryOp, Op>> = {
@@ -161,7 +162,8 @@ export class HandlerLowering {
       case "amo": this.#amo(expr); return;
       case "lr": this.#lr(expr); return;
       case "sc": this.#sc(expr); return;
-      case "uimm": case "csr": throw new Error(`${this.handler.instruction.name}: CSR instructions have no handler`);
+      case "uimm": code.get(locals.entry).mem(Mem.i64Load8U, 3).i64(3).op(Op.i64ShrU); return;
+      case "csr": lowerCsr(this, expr); return;
     }
   }
 
