@@ -22,6 +22,8 @@ export const END_ENTRY = PAGE_HALFWORDS;
 export const CROSSING_ENTRY = PAGE_HALFWORDS + 1;
 export const CROSSING_WORD_ENTRY = PAGE_HALFWORDS + 2; // its `imm` holds the instruction word
 export const CROSSING_END_ENTRY = PAGE_HALFWORDS + 3;
+/** What the crossing entry was made from: at +0 the frame of the second half, at +4 the value of CODE_EPOCH. */
+export const CROSSING_SOURCE_ENTRY = PAGE_HALFWORDS + 4;
 export const FRAME_BYTES = (PAGE_HALFWORDS + 8) * 8;
 
 export const FRAMES = 1536;
@@ -30,6 +32,8 @@ const EVICT_AT_ONCE = 64;
 
 /** Offset of an entry in the hart area that sends generated code to the PC cell; then frames, then snapshots. */
 export const START_ENTRY = (TLB_SETS_END + 63) & ~63;
+/** i32: changes whenever decoded code may have become wrong: fence.i, eviction. */
+export const CODE_EPOCH = START_ENTRY + 32;
 export const FRAME_AREA = START_ENTRY + 64;
 export const SNAPSHOT_AREA = (FRAME_AREA + FRAMES * FRAME_BYTES + 4095) & ~4095;
 export const DECODE_CACHE_END = SNAPSHOT_AREA + FRAMES * 4096;
@@ -81,6 +85,11 @@ export class DecodeCache {
   /** fence.i: what was decoded so far must be compared with memory before it runs again. */
   suspectAll(): void {
     this.#epoch++;
+    this.#changed();
+  }
+
+  #changed(): void {
+    this.#i32[(this.#base + CODE_EPOCH) >> 2]!++;
     this.#options.flushFetch();
   }
 
@@ -141,7 +150,7 @@ export class DecodeCache {
       this.#pageOf[frame] = -1;
     }
     this.#free = EVICT_AT_ONCE;
-    this.#options.flushFetch();
+    this.#changed();
   }
 
   #compare(frame: number, page: number): void {

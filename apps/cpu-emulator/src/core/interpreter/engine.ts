@@ -1,6 +1,6 @@
 import { decode } from "@polyvisor/isa";
 import { HartCells } from "../cells.ts";
-import { CROSSING_ENTRY, CROSSING_WORD_ENTRY, DecodeCache, PAGE_HALFWORDS, START_ENTRY } from "../decode-cache.ts";
+import { CODE_EPOCH, CROSSING_ENTRY, CROSSING_SOURCE_ENTRY, CROSSING_WORD_ENTRY, DecodeCache, PAGE_HALFWORDS, START_ENTRY } from "../decode-cache.ts";
 import { type Engine, ExitReason, type PhysicalAccess, type PrivilegedCore } from "../engine.ts";
 import { FP_DIRTY, FP_STATE, PC } from "../hart-state.ts";
 import { Access, DEVICE, FAULT, Mmu } from "../mmu.ts";
@@ -205,6 +205,9 @@ class Interpreter implements InterpreterEngine {
     const crossing = entry + (CROSSING_ENTRY - (PAGE_HALFWORDS - 1)) * 8;
     this.#i32[(crossing + (CROSSING_WORD_ENTRY - CROSSING_ENTRY) * 8 + 4) >> 2] = word;
     this.#write(crossing, word, CROSSING_ENTRY);
+    const source = (entry + (CROSSING_SOURCE_ENTRY - (PAGE_HALFWORDS - 1)) * 8) >> 2;
+    this.#i32[source] = second;
+    this.#i32[source + 1] = this.#i32[(this.#cells.base + CODE_EPOCH) >> 2]!;
     return 0;
   }
 

@@ -1,4 +1,6 @@
 import { describe, expect, it } from "vitest";
+import { encode, instructionNamed } from "@polyvisor/isa";
+import { FRAMES } from "../decode-cache.ts";
 import { ExitReason } from "../engine.ts";
 import { BareMachine } from "./bare-machine.ts";
 
@@ -107,6 +109,60 @@ describe("instruction fetch", () => {
       ret`);
     expect(machine.x(A1)).toBe(16n);
     expect(machine.x(A0)).toBe(BigInt.asUintN(64, BigInt.asIntN(12, 16n + 0xfn)));
+  });
+});
+
+describe("decode cache", () => {
+  it("runs code on more pages than there are frames, twice", () => {
+    const machine = new BareMachine();
+    const pages = FRAMES + 200;
+    const jump = encode(instructionNamed("jal"), { rd: 0, imm: 4096 });
+    for (let page = 0; page < pages; page++) machine.view.setUint32(page * 4096 + 0x100, jump, true);
+    machine.load("j 2f\n1: addi a0, a0, -1\nbeqz a0, 3f\n2: j . + 0xf4\n3: wfi".replace("j 2f", "li a0, 2\nj 2f").replace(". + 0xf4", "0x80000100"));
+    machine.load("la t0, 1f\njr t0".replace("1f", "0x80000008"), BigInt(BareMachine.RAM_BASE + pages * 4096 + 0x100));
+    expect(machine.run()).toBe("wfi");
+    const { evict, "decode-page": made } = machine.engine.events();
+    expect(evict).toBeGreaterThan(2);
+    expect(made).toBeGreaterThan(2 * 1000);
+  });
+
+  it("drops a page-crossing instruction when either half changes or another page is mapped behind it", () => {
+    const machine = ran(`
+      li s0, 2
+    1: call target
+      mv a1, a2
+      mv a2, a0
+      la t0, target
+      lhu t1, 2(t0)
+      addi t1, t1, 0x100
+      sh t1, 2(t0)
+      fence.i
+      addi s0, s0, -1
+      bnez s0, 1b
+      call target
+      wfi
+    .org 0x80000ffe
+    target: addi a0, zero, 16
+      ret`);
+    expect([machine.x(A1), machine.x(A2), machine.x(A0)]).toEqual([16n, 32n, 48n]);
+  });
+});
+
+describe("supervisor status", () => {
+  it("reads sstatus and switches SIE inline with the same answers as the core", () => {
+    const machine = ran(`
+      li t0, 0x6000
+      csrs mstatus, t0
+      csrr a0, sstatus
+      csrrsi a1, sstatus, 2
+      csrrci a2, sstatus, 2
+      csrr a3, sstatus
+      li t1, 0x8003
+      csrw sepc, t1
+      csrrw a4, sepc, zero
+      wfi`);
+    const sstatus = (1n << 63n) | (2n << 32n) | 0x6000n;
+    expect([machine.x(10), machine.x(11), machine.x(12), machine.x(13), machine.x(14)]).toEqual([sstatus, sstatus, sstatus | 2n, sstatus, 0x8002n]);
   });
 });
 

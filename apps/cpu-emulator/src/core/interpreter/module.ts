@@ -1,5 +1,5 @@
 import { type Callable, F32, F64, I32, I64, Mem, ModuleWriter, Op, Simd, VOID } from "@polyvisor/wasm-encoder";
-import { CROSSING_ENTRY, CROSSING_END_ENTRY, PAGE_HALFWORDS, START_ENTRY } from "../decode-cache.ts";
+import { CODE_EPOCH, CROSSING_ENTRY, CROSSING_END_ENTRY, CROSSING_SOURCE_ENTRY, PAGE_HALFWORDS, START_ENTRY } from "../decode-cache.ts";
 import { ExitReason } from "../engine.ts";
 import { INSTRET, PC, TLB_SET } from "../hart-state.ts";
 import { FETCH_ENTRIES, FETCH_TABLE, entryMask } from "../tlb.ts";
@@ -61,6 +61,27 @@ export function writeInterpreter({ hart, fused, exact }: ModuleOptions): Uint8Ar
   return module.finish();
 }
 
+/** Looks the page of `address` up in the fetch TLB: leaves 1 for a hit, and the TLB entry in `place`. */
+function lookUpFetch({ code, locals }: Emission): void {
+  code.get(locals.address).op(Op.i32WrapI64).i32(8).op(Op.i32ShrU).i32(entryMask(FETCH_ENTRIES)).op(Op.i32And)
+    .get(locals.tlb).op(Op.i32Add).tee(locals.place)
+    .mem(Mem.i64Load, FETCH_TABLE).get(locals.address).op(Op.i64Xor).i64(-4096).op(Op.i64And, Op.i64Eqz);
+}
+
+/** Calls for the crossing entry to be made, unless it was made from the same two pages and no code has changed since. */
+function emitCrossing(emission: Emission, make: () => void): void {
+  const { code, locals, hart } = emission;
+  const source = (CROSSING_SOURCE_ENTRY - (PAGE_HALFWORDS - 1)) * 8;
+  pushPc(emission);
+  code.i64(2).op(Op.i64Add).set(locals.address);
+  lookUpFetch(emission);
+  code.get(locals.place).mem(Mem.i32Load, FETCH_TABLE + 8).get(locals.entry).mem(Mem.i32Load, source).op(Op.i32Eq, Op.i32And);
+  code.i32(0).mem(Mem.i32Load, hart + CODE_EPOCH).get(locals.entry).mem(Mem.i32Load, source + 4).op(Op.i32Eq, Op.i32And, Op.i32Eqz);
+  code.if(VOID, false);
+  make();
+  code.end();
+}
+
 type Imports = Record<"decode" | "fetch" | "crossing" | "slow" | "load" | "store" | "translate" | "fpGate", Callable>;
 
 function defineRun(module: ModuleWriter, parts: Pick<Emission, "hart" | "fused" | "exact" | "helpers">, imports: Imports): Callable {
@@ -115,8 +136,10 @@ function defineRun(module: ModuleWriter, parts: Pick<Emission, "hart" | "fused" 
       case Special.PAGE_END: pushPc(emission); code.set(locals.address).br(fetch); break;
       case Special.START: code.i32(0).mem(Mem.i64Load, hart + PC).set(locals.address).br(fetch); break;
       case Special.CROSSING:
-        storePc(() => pushPc(emission));
-        code.get(locals.entry).call(imports.crossing).brIf(trap);
+        emitCrossing(emission, () => {
+          storePc(() => pushPc(emission));
+          code.get(locals.entry).call(imports.crossing).brIf(trap);
+        });
         // The same pc, at the crossing entry behind the page's end.
         code.get(locals.entry).i32((CROSSING_ENTRY - (PAGE_HALFWORDS - 1)) * 8).op(Op.i32Add).set(locals.entry);
         code.get(locals.bias).i64((CROSSING_ENTRY - (PAGE_HALFWORDS - 1)) * 2).op(Op.i64Sub).set(locals.bias).br(dispatch);
@@ -132,9 +155,8 @@ function defineRun(module: ModuleWriter, parts: Pick<Emission, "hart" | "fused" 
   code.get(locals.budget).i32(0).op(Op.i32LeS).if(VOID, false);
   leave(ExitReason.BUDGET);
   code.end();
-  code.get(locals.address).op(Op.i32WrapI64).i32(8).op(Op.i32ShrU).i32(entryMask(FETCH_ENTRIES)).op(Op.i32And)
-    .get(locals.tlb).op(Op.i32Add).tee(locals.place)
-    .mem(Mem.i64Load, FETCH_TABLE).get(locals.address).op(Op.i64Xor).i64(-4096).op(Op.i64And, Op.i64Eqz).if(VOID, true);
+  lookUpFetch(emission);
+  code.if(VOID, true);
   code.get(locals.place).mem(Mem.i32Load, FETCH_TABLE + 8)
     .get(locals.address).op(Op.i32WrapI64).i32(0xffe).op(Op.i32And).i32(2).op(Op.i32Shl, Op.i32Add).set(locals.entry);
   code.get(locals.address).get(locals.entry).i32(2).op(Op.i32ShrU, Op.i64ExtendI32U, Op.i64Sub).set(locals.bias);
