@@ -78,15 +78,18 @@ const PROGRAMS: Record<string, string> = {
 };
 
 for (const [name, source] of Object.entries(PROGRAMS)) {
-  test(name, () => {
-    const machine = new BareMachine();
-    machine.load(source);
-    machine.run(1_000_000); // compile
-    const cpu = process.cpuUsage();
-    const [start, before] = [performance.now(), machine.instret];
-    const why = machine.run(1e10);
-    const used = process.cpuUsage(cpu);
-    const count = Number(machine.instret - before);
-    console.log(`${name}: ${(count / 1e6).toFixed(0)} M instructions, ${(count / (used.user + used.system)).toFixed(0)} MIPS by CPU time, ${(count / 1e3 / (performance.now() - start)).toFixed(0)} by wall time, ended by ${why}`);
+  test(name, { timeout: 60_000 }, async ({ bench }) => {
+    let instructions = 0;
+    let ms = 0;
+    await bench(name, () => {
+      const machine = new BareMachine();
+      machine.load(source);
+      machine.run(1_000_000); // compile
+      const [start, before] = [performance.now(), machine.instret];
+      machine.run(1e10);
+      ms += performance.now() - start;
+      instructions += Number(machine.instret - before);
+    }).run({ iterations: 2, time: 0, warmupIterations: 0, warmupTime: 0 });
+    console.log(`${name}: ${(instructions / 1e3 / ms).toFixed(0)} MIPS over ${(instructions / 1e6).toFixed(0)} M instructions`);
   });
 }
