@@ -1,0 +1,140 @@
+/**
+ * `npm run bench [-- --rounds N] [--only boot,bare,disk,exits,mediation] [--json FILE]`: the figures of the README, beside
+ * QEMU TCG on the same box in the same run. Shared machines are noisy: read the ratios, and run it twice.
+ */
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { buildBox } from "@polyvisor/boxes";
+import { median, render, type Figure } from "./figures.ts";
+import { parseReport, writeBenchImage } from "./guest-program.ts";
+import { Hv } from "./hv.ts";
+import { mediationCostNs } from "./mediation-cost.ts";
+import { QemuGuest, qemuVersion, runBare } from "./qemu.ts";
+import { socketRoundTripUs } from "./socket-floor.ts";
+
+const { values: options } = parseArgs({ options: { rounds: { type: "string", default: "3" }, only: { type: "string" }, json: { type: "string" } } });
+const rounds = Number(options.rounds);
+const sections = new Set((options.only ?? "boot,bare,disk,exits,mediation").split(","));
+const TOPOLOGIES = ["embedded", "processes"] as const;
+const QEMU = "QEMU TCG";
+
+const version = qemuVersion();
+if (version === undefined) console.error("qemu-system-riscv64 is not installed: no peer in the table (Debian: apt-get install qemu-system-misc)");
+const work = mkdtempSync(join(tmpdir(), "pv-bench-"));
+const hv = new Hv();
+const figures: Figure[] = [];
+/** Samples of one figure per system. */
+const samples = new Map<string, Map<string, number[]>>();
+function sample(name: string, system: string, value: number): void {
+  const systems = samples.get(name) ?? new Map<string, number[]>();
+  samples.set(name, systems.set(system, [...(systems.get(system) ?? []), value]));
+}
+const medians = (name: string): Record<string, number> => Object.fromEntries([...(samples.get(name) ?? [])].map(([system, all]) => [system, median(all)]));
+/** Of the compute loop, as our instret counts them. */
+let instructions = 0;
+const step = (text: string): void => console.error(`bench: ${text}`);
+
+try {
+  if (sections.has("bare")) await bare();
+  if (sections.has("boot") || sections.has("disk")) await guests();
+  if (sections.has("exits")) {
+    step("socket floor");
+    sample("exit round trip", "bare Unix socket", await socketRoundTripUs(join(work, "floor.sock")));
+  }
+  collect();
+  if (sections.has("mediation")) {
+    step("mediation");
+    figures.push({ name: "mediation chain, per message", unit: "ns", values: { "0 rules": mediationCostNs(0), "1 rule": mediationCostNs(1), "10 rules": mediationCostNs(10) } });
+  }
+  console.log(`${version ?? "no QEMU"}; Node ${process.version}; median of ${rounds}`);
+  console.log(render(figures));
+  if (options.json) writeFileSync(options.json, JSON.stringify({ version, node: process.version, rounds, figures }, null, 2));
+} finally {
+  await hv.close();
+  rmSync(work, { recursive: true, force: true });
+}
+
+/** The program that measures its own machine: compute, exits, page faults. */
+async function bare(): Promise<void> {
+  const image = join(work, "bench.img");
+  writeBenchImage(image);
+  for (const topology of TOPOLOGIES) await hv.run("stack", "up", "--topology", topology);
+  for (let round = 0; round < rounds; round++) {
+    for (const system of [...TOPOLOGIES, ...(version ? [QEMU] : [])]) {
+      step(`bare machine on ${system}, round ${round + 1}`);
+      const output = system === QEMU ? await runBare(image) : await hv.run("run", image, "--memory", "256M", "--timeout", "120", "--topology", system);
+      const report = parseReport(output);
+      const part = (name: string): { seconds: number; count: number } => {
+        const found = report.get(name);
+        if (!found) throw new Error(`bench.s on ${system} did not report "${name}":\n${output}`);
+        return found;
+      };
+      // QEMU's instret counts host ticks: the count is ours, the program is the same.
+      if (system !== QEMU) instructions = part("compute").count;
+      sample("compute loop", system, instructions / part("compute").seconds / 1e6);
+      sample("exit round trip", system, perUnit(part("exits")));
+      sample("page fault, page with data", system, perUnit(part("pages-data")));
+      sample("page held, TLB miss", system, perUnit(part("pages-held")));
+      sample("page fault, zero pages in order", system, perUnit(part("pages-zero")));
+    }
+  }
+}
+
+/** Boots debian/minimal and reads and writes its disk. */
+async function guests(): Promise<void> {
+  step("box");
+  const box = await buildBox("debian/minimal", { cacheDir: hv.cache });
+  for (const topology of TOPOLOGIES) {
+    await hv.run("stack", "up", "--topology", topology);
+    await hv.run("box", "build", "debian/minimal", "--topology", topology);
+  }
+  for (let round = 0; round < rounds; round++) {
+    for (const topology of TOPOLOGIES) {
+      step(`boot on ${topology}, round ${round + 1}`);
+      const begun = performance.now();
+      await hv.run("up", "bench", "--topology", topology);
+      sample("boot to shell", topology, (performance.now() - begun) / 1000);
+      if (sections.has("disk")) await disk(topology, (command) => hv.run("exec", "bench", "--", "sh", "-c", `${command} 2>&1`));
+      await hv.run("destroy", "bench");
+    }
+    if (!version) continue;
+    step(`boot on QEMU, round ${round + 1}`);
+    const copy = join(work, "disk.raw");
+    copyFileSync(box.disk!.path, copy);
+    const guest = await QemuGuest.boot({ kernel: box.kernel.path, initrd: box.initrd!.path, disk: copy, append: box.config.bootArguments }, join(work, `q${round}.sock`));
+    sample("boot to shell", QEMU, guest.bootMs / 1000);
+    if (sections.has("disk")) await disk(QEMU, (command) => guest.exec(command));
+    await guest.stop();
+  }
+}
+
+async function disk(system: string, exec: (command: string) => Promise<string>): Promise<void> {
+  step(`disk on ${system}`);
+  const megabytesPerSecond = (output: string): number => {
+    const seconds = /copied, ([\d.]+) seconds/.exec(output)?.[1];
+    if (!seconds) throw new Error(`dd on ${system} said: ${output}`);
+    return 64 / Number(seconds);
+  };
+  sample("virtio-blk sequential write", system, megabytesPerSecond(await exec("dd if=/dev/zero of=/dev/vda bs=1M count=64 oflag=direct conv=fsync")));
+  sample("virtio-blk sequential read", system, megabytesPerSecond(await exec("dd if=/dev/vda of=/dev/null bs=1M count=64 iflag=direct")));
+}
+
+function perUnit({ seconds, count }: { seconds: number; count: number }): number {
+  return (seconds * 1e6) / count;
+}
+
+function collect(): void {
+  const add = (name: string, unit: string, peer: string, target?: string): void => {
+    if (samples.has(name)) figures.push({ name, unit, values: medians(name), peer, ...(target ? { target } : {}) });
+  };
+  add("boot to shell", "s", QEMU, "<= 15 s; processes <= 1.3 x embedded");
+  add("compute loop", "MIPS", QEMU, ">= 300 MIPS");
+  add("exit round trip", "us", "bare Unix socket", "<= 15 embedded, <= 80 processes");
+  add("page fault, page with data", "us", QEMU);
+  add("page fault, zero pages in order", "us", QEMU);
+  add("page held, TLB miss", "us", QEMU);
+  add("virtio-blk sequential read", "MB/s", QEMU);
+  add("virtio-blk sequential write", "MB/s", QEMU);
+}
