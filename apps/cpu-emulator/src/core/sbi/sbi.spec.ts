@@ -1,0 +1,119 @@
+import { describe, expect, it } from "vitest";
+import { testHarts } from "../../testing/test-hart.ts";
+import { Csr, SSIP, STIP } from "../csr.ts";
+import { ExitReason } from "../engine.ts";
+import { PC, PRIVILEGE, REQUESTS, X } from "../hart-state.ts";
+import { ExitKind, HSM_ADDRESS, HSM_STATE, Request, RUN_STATE, RunState } from "../mailbox.ts";
+import { HartState } from "./hsm.ts";
+import { enterSupervisor, supervisorCalls } from "./sbi.ts";
+
+const i64 = (value: bigint): bigint => BigInt.asIntN(64, value);
+
+function machine(count = 2) {
+  const { harts, clock, memory } = testHarts(count);
+  const fences = { i: 0, tlb: 0 };
+  const own = harts[0]!;
+  enterSupervisor(own.core, 0x8020_0000n, 0n, 0x8300_0000n);
+  for (const other of harts.slice(1)) other.cells.i32[HSM_STATE >> 2] = HartState.STOPPED;
+  const calls = supervisorCalls({
+    core: own.core, harts: harts.map(({ cells }) => cells), mailbox: own.mailbox, memory,
+    fenceI: () => void fences.i++, flushTlb: () => void fences.tlb++,
+  });
+  const call = (eid: number, fid: number, ...args: bigint[]) => {
+    const x = own.cells.u64;
+    args.forEach((value, n) => (x[(X >> 3) + 10 + n] = value));
+    for (let n = args.length; n < 6; n++) x[(X >> 3) + 10 + n] = 0n;
+    x[(X >> 3) + 16] = BigInt(fid);
+    x[(X >> 3) + 17] = BigInt(eid);
+    const leave = calls();
+    return { error: i64(x[(X >> 3) + 10]!), value: x[(X >> 3) + 11]!, leave };
+  };
+  return { harts, own, call, fences, clock, memory };
+}
+
+const TIME = 0x5449_4d45;
+const IPI = 0x73_5049;
+const RFENCE = 0x5246_4e43;
+const HSM = 0x48_534d;
+const SRST = 0x5352_5354;
+const DBCN = 0x4442_434e;
+
+describe("built-in SBI (SBI 2.0)", () => {
+  it("base: version 2.0; probes what there is and what is not", () => {
+    const { call } = machine();
+    expect(call(0x10, 0)).toMatchObject({ error: 0n, value: 2n << 24n });
+    for (const id of [0x10, TIME, IPI, RFENCE, HSM, SRST, DBCN]) expect(call(0x10, 3, BigInt(id)).value).toBe(1n);
+    for (const id of [0x50_4d55, 0x4350_5043]) expect(call(0x10, 3, BigInt(id)).value).toBe(0n); // PMU, CPPC
+    expect(call(0x10, 3, 0xffff_ffff_0000_0010n).value).toBe(1n); // ids are 32 bits
+  });
+  it("an unknown extension or function → not supported", () => {
+    const { call } = machine();
+    expect(call(0x1234, 0).error).toBe(-2n);
+    expect(call(0x10, 99).error).toBe(-2n);
+    expect(call(RFENCE, 3, 1n, 0n).error).toBe(-2n); // hypervisor fences
+  });
+  it("set_timer raises STIP at its time and clears a pending one", () => {
+    const { call, own, clock } = machine();
+    call(TIME, 0, 10_000n);
+    own.core.refreshTimers();
+    expect(own.core.pending() & STIP).toBe(0);
+    clock.ms = 1;
+    own.core.refreshTimers();
+    expect(own.core.pending() & STIP).toBe(STIP);
+    call(TIME, 0, ~0n & 0xffff_ffff_ffff_ffffn);
+    expect(own.core.pending() & STIP).toBe(0);
+  });
+  it("send_ipi by mask and to all; a hart that does not exist → invalid param", () => {
+    const { call, harts } = machine(3);
+    call(IPI, 0, 0b1n, 2n);
+    expect(harts.map(({ core }) => core.pending() & SSIP)).toEqual([0, 0, SSIP]);
+    call(IPI, 0, 0n, (1n << 64n) - 1n);
+    expect(harts.map(({ core }) => core.pending() & SSIP)).toEqual([SSIP, SSIP, SSIP]);
+    expect(call(IPI, 0, 0b1000n, 0n).error).toBe(-3n);
+  });
+  it("remote fences: own at once, sleeping harts by request, stopped ones not at all", () => {
+    const { call, harts, fences } = machine(3);
+    harts[1]!.cells.i32[HSM_STATE >> 2] = HartState.STARTED;
+    harts[1]!.cells.i32[RUN_STATE >> 2] = RunState.BLOCKED;
+    expect(call(RFENCE, 1, 0b111n, 0n, 0n, 0n).error).toBe(0n);
+    expect(call(RFENCE, 0, 0b001n, 0n).error).toBe(0n);
+    expect(fences).toEqual({ i: 1, tlb: 1 });
+    expect(harts.map(({ cells }) => cells.i32[REQUESTS >> 2])).toEqual([0, Request.FLUSH_TLB, 0]);
+  });
+  it("HSM: starts a stopped hart once, tells states, stops the caller, suspends as WFI", () => {
+    const { call, harts, own } = machine();
+    expect(call(HSM, 2, 1n).value).toBe(1n);
+    expect(call(HSM, 0, 1n, 0x100n, 7n).error).toBe(0n);
+    expect([harts[1]!.cells.i32[HSM_STATE >> 2], harts[1]!.cells.u64[HSM_ADDRESS >> 3]]).toEqual([HartState.START_PENDING, 0x100n]);
+    expect(call(HSM, 0, 1n, 0x100n, 7n).error).toBe(-6n);
+    expect(call(HSM, 0, 9n, 0x100n, 7n).error).toBe(-3n);
+    expect(call(HSM, 3, 0n).leave).toBe(ExitReason.WFI);
+    expect(call(HSM, 3, 0x8000_0000n).error).toBe(-2n);
+    expect(call(HSM, 1).leave).toBe(ExitReason.CORE);
+    expect(own.cells.i32[HSM_STATE >> 2]).toBe(HartState.STOPPED);
+  });
+  it("a start address that is not RAM → invalid address", () => {
+    expect(machine().call(HSM, 0, 1n, 0x9_0000n, 0n).error).toBe(-5n);
+  });
+  it("reset posts an exit and stops the hart; reserved types → invalid param", () => {
+    const { call, own } = machine();
+    expect(call(SRST, 0, 3n, 0n).error).toBe(-3n);
+    expect(call(SRST, 0, 1n, 1n).leave).toBe(ExitReason.CORE);
+    expect(own.host.take()).toMatchObject({ kind: ExitKind.SYSTEM_RESET, address: 1n, value: 1n });
+    expect(own.host.take()).toBeUndefined();
+  });
+  it("console: a byte is posted; a buffer that is not RAM → invalid param", () => {
+    const { call, own } = machine();
+    expect(call(DBCN, 2, 0x141n).error).toBe(0n);
+    expect(own.host.take()).toMatchObject({ kind: ExitKind.CONSOLE_BYTE, value: 0x41n, sequence: 0 });
+    expect(call(DBCN, 0, 16n, 0x9_0000n, 0n).error).toBe(-3n);
+    expect(call(DBCN, 0, 0n, 0n, 0n)).toMatchObject({ error: 0n, value: 0n });
+  });
+  it("enters S-mode as firmware would: delegation, counters, stimecmp, memory open", () => {
+    const { own } = machine();
+    expect([own.cells.u64[PC >> 3], own.cells.i32[PRIVILEGE >> 2]]).toEqual([0x8020_0000n, 1]);
+    expect(own.cells.csr(Csr.MEDELEG)).toBe(0xb3ffn & ~(1n << 9n));
+    expect(own.write(Csr.STIMECMP, 5n)).toBeDefined();
+    expect(own.core.pmpAllows(0x8000_0000n, "write", 0)).toBe(true);
+  });
+});
