@@ -8,7 +8,7 @@ import { Mmu } from "../mmu.ts";
 import { ReferenceEngine } from "../reference-engine.ts";
 import { createInterpreter } from "./engine.ts";
 
-/** One hart, RAM and nothing else, for tests and benchmarks of engines: programs start in M-mode at the start of RAM. */
+/** One hart (or two), RAM and nothing else, for tests and benchmarks of engines: programs start in M-mode at the start of RAM. */
 export class BareMachine {
   static readonly RAM_BASE = 0x8000_0000;
   readonly memory: WebAssembly.Memory;
@@ -25,11 +25,13 @@ export class BareMachine {
   /** Page leases: pages (physical) that cannot be had. */
   readonly withheld = new Set<bigint>();
 
-  constructor(ramBytes = 16 << 20, engine: "interpreter" | "reference" = "interpreter") {
-    const ramOffset = HART_AREA_BASE + HART_AREA_BYTES;
+  /** `beside`: another hart of that machine, with its memory. */
+  constructor(ramBytes = 16 << 20, engine: "interpreter" | "reference" = "interpreter", beside?: BareMachine) {
+    const hart = beside ? 1 : 0;
+    const ramOffset = HART_AREA_BASE + 2 * HART_AREA_BYTES;
     const pages = (ramOffset + ramBytes) / 65536;
-    this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
-    this.cells = new HartCells(this.memory.buffer, 0);
+    this.memory = beside?.memory ?? new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+    this.cells = new HartCells(this.memory.buffer, hart);
     this.core = new Privileged(this.cells, new GuestTime(new MachineCells(this.memory.buffer), () => 0));
     this.core.reset(BigInt(BareMachine.RAM_BASE), 0n, 0n);
     const physical: PhysicalAccess = {
@@ -46,7 +48,7 @@ export class BareMachine {
     const mmu = new Mmu({ memory, cells, core, physical, ramBase: BareMachine.RAM_BASE, ramBytes, ramOffset });
     this.engine = engine === "reference"
       ? new ReferenceEngine({ memory, cells, core, physical, mmu })
-      : createInterpreter({ memory, hart: 0, ramBase: BareMachine.RAM_BASE, ramBytes, ramOffset, core, physical, mmu });
+      : createInterpreter({ memory, hart, ramBase: BareMachine.RAM_BASE, ramBytes, ramOffset, core, physical, mmu });
     this.core.translation = mmu;
     this.ram = new Uint8Array(this.memory.buffer, ramOffset, ramBytes);
     this.view = new DataView(this.memory.buffer, ramOffset, ramBytes);

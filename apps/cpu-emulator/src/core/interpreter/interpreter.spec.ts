@@ -223,6 +223,35 @@ describe("memory accesses", () => {
   });
 });
 
+describe("two harts", () => {
+  it("lose no increment made with amoadd or lr and sc, however they interleave", () => {
+    const first = new BareMachine();
+    const second = new BareMachine(16 << 20, "interpreter", first);
+    first.load(`
+      li s0, 300
+      li t0, 0x80010000
+    1: li t1, 1
+      amoadd.d zero, t1, (t0)
+      addi t2, t0, 8
+    2: lr.w t3, (t2)
+      addi t3, t3, 1
+      sc.w t4, t3, (t2)
+      bnez t4, 2b
+      addi s0, s0, -1
+      bnez s0, 1b
+      wfi`);
+    const harts = [first, second];
+    const ended = [false, false];
+    for (let turn = 0; !(ended[0] && ended[1]); turn++) {
+      const which = turn & 1;
+      if (!ended[which]) ended[which] = harts[which]!.engine.run(1 + ((turn * 7) % 11)) === ExitReason.WFI;
+    }
+    expect([first.word(0x8001_0000), first.word(0x8001_0008)]).toEqual([600n, 600n]);
+    expect(first.x(29) | second.x(29)).toBe(0n);
+    expect(first.instret + second.instret).toBeGreaterThan(2n * (300n * 9n + 4n)); // some sc failed
+  });
+});
+
 describe("floating point", () => {
   const on = "li t0, 0x6000\ncsrs mstatus, t0\n";
 

@@ -97,6 +97,7 @@ export class HandlerLowering {
     }
   }
 
+  /** Adding a `select` of the two distances instead of branching was slower: 0.65 of the speed on a sieve, 0.9 on calls. */
   #branch(cond: Expr): void {
     const { code, locals } = this.emission;
     this.expr(cond);
