@@ -158,12 +158,15 @@ export class FakeMemory implements SharedMemorySource {
       const at = start + done;
       const part = Math.min(length - done, PAGE - (at % PAGE));
       const bytes = writeData.subarray(done, done + part);
-      if (space.kind === LeaseKind.COHERENT && space.held[Math.floor(at / PAGE)] && space.channel && !space.channel.closed) {
+      if (space.kind === LeaseKind.COHERENT && space.held[Math.floor(at / PAGE)] === 2 && space.channel && !space.channel.closed) {
         const answer = await this.#ask(machine, space, (id) => ({
           $case: "access",
           value: { id, address: address + BigInt(done), readLength: readLength ? part : 0, writeData: bytes },
         }));
-        if (answer.$case !== "accessed" || !answer.value.held) continue;
+        if (answer.$case !== "accessed" || !answer.value.held) {
+          await new Promise((resolve) => setTimeout(resolve, 1)); // it went back meanwhile
+          continue;
+        }
         data.set(answer.value.data, done);
       } else if (readLength) data.set(space.bytes.subarray(at, at + part), done);
       else space.bytes.set(bytes, at);

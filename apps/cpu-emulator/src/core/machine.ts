@@ -273,7 +273,7 @@ export class Machine {
         await hart.thread.terminate();
       }),
     );
-    this.#ring(); // the serving loop sees the state and ends
+    if (this.#harts.length > 0) this.#ring(); // the serving loop sees the state and ends
   }
 
   /** The harts cannot go on: they stop, and the machine says why. Never throws. */
