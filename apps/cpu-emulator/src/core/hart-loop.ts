@@ -173,6 +173,7 @@ export class HartLoop {
         this.#core.pmp.changed(); // the host may have written cells
         this.#core.translation.flushTlb();
         this.#core.translation.contextChanged();
+        this.fenceI(); // and memory: a snapshot, a debugger's breakpoint
         if (bits & Request.RUN) {
           this.#take(Request.RUN);
           Atomics.store(words, ATTENTION >> 2, 1); // a PAUSE may have come with it
