@@ -2,7 +2,6 @@ import { ContractError } from "@polyvisor/contracts";
 import type { OrchestratorPort } from "@polyvisor/contracts/orchestrator";
 import type { Command } from "commander";
 import { addCommand, type Cli } from "../cli.ts";
-import { UsageError } from "../cli-error.ts";
 import { parseSeconds } from "../format/quantity.ts";
 import { toJson } from "../format/json.ts";
 
@@ -17,12 +16,9 @@ export function addExecCommand(program: Command, cli: Cli): void {
     ["hv exec web -- sh -c 'cat /proc/cpuinfo | head -3'", "a shell line"],
     ["hv exec web --timeout 10 -- sleep 60", "gives up after 10 s"],
   ])
+    .showHelpAfterError("(a command with options of its own goes behind --: hv exec NAME -- CMD -x)")
     .option("--timeout <seconds>", "give up after this time; the command runs on in the guest")
-    .passThroughOptions()
-    .action(async (name: string, words: string[], options: ExecOptions) => {
-      // Passing options through keeps the separator too.
-      const command = words[0] === "--" ? words.slice(1) : words;
-      if (command.length === 0) throw new UsageError("no command after --");
+    .action(async (name: string, command: string[], options: ExecOptions) => {
       const { orchestrator } = await cli.stacks.ofMachine(name);
       const timeoutMs = options.timeout === undefined ? 0 : parseSeconds(options.timeout) * 1000;
       const collected = { stdout: [] as Uint8Array[], stderr: [] as Uint8Array[] };
