@@ -190,3 +190,38 @@ for (const engine of ["interpreter", "reference"]) {
     });
   });
 }
+
+describe("an idle loop as kernels write it", () => {
+  it("WFI with SIE clear, then SIE on and off at once → the timer's interrupt is taken each time", async () => {
+    const machine = await boot(`
+      la t0, handler
+      csrw stvec, t0
+      li t0, 0x20
+      csrw sie, t0
+      li s2, 20
+    arm: rdtime t0
+      li t1, 20000        # 2 ms
+      add t0, t0, t1
+      csrw stimecmp, t0
+    idle: wfi
+      csrsi sstatus, 2
+      csrci sstatus, 2
+      addi s4, s4, 1
+      beqz s3, idle
+      li s3, 0
+      addi s2, s2, -1
+      bnez s2, arm
+      j power_off
+      .balign 4
+    handler:
+      li t0, -1
+      csrw stimecmp, t0
+      li s3, 1
+      sret
+      ${POWER_OFF}`);
+    const { state } = await machine.cpu.readHart({ machine: machine.id, hart: 0 });
+    expect(state!.x[18]).toBe(0n);
+    expect(Number(state!.x[20])).toBeLessThan(100); // rounds of the idle loop
+    await machine.close();
+  });
+});

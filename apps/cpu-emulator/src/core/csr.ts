@@ -145,10 +145,16 @@ row(Csr.MIDELEG, {
 row(Csr.MENVCFG, {
   name: "menvcfg",
   read: (hart) => hart.cells.csr(Csr.MENVCFG),
-  write: (hart, value) => { hart.cells.setCsr(Csr.MENVCFG, value & (STCE | FIOM)); hart.refreshTimers(); hart.unmasked(); },
+  write: (hart, value) => {
+    // STIP changes hands between software and stimecmp: whoever had it, it starts clear.
+    if ((hart.cells.csr(Csr.MENVCFG) ^ value) & STCE) hart.cells.setCsr(Csr.MIP, BigInt(hart.cells.csr32(Csr.MIP) & ~STIP));
+    hart.cells.setCsr(Csr.MENVCFG, value & (STCE | FIOM));
+    hart.refreshTimers();
+    hart.unmasked();
+  },
 });
 
-// Interrupts. mip = what is driven from outside (EXTERNAL_PENDING) | what software set (its cell) | the timers.
+// Interrupts. mip = what is driven from outside (EXTERNAL_PENDING) | its cell: what software set, and the timers.
 row(Csr.MIE, {
   name: "mie",
   read: (hart) => hart.cells.csr(Csr.MIE),

@@ -27,7 +27,6 @@ export class Privileged implements PrivilegedCore {
   /** Undefined: ecall from S-mode is a trap to the M-mode firmware. */
   supervisorCalls: SupervisorCalls | undefined;
   leave = false;
-  #timers = 0; // MTIP and STIP as of the last refresh
 
   constructor(cells: HartCells, time: GuestTime) {
     this.cells = cells;
@@ -55,7 +54,6 @@ export class Privileged implements PrivilegedCore {
     this.cells.i64[MTIMECMP >> 3] = -1n;
     this.setStatus(0);
     this.pmp.changed();
-    this.#timers = 0;
   }
 
   csr(number: number, op: "write" | "set" | "clear", operand: bigint, reads: boolean, writes: boolean): bigint | undefined {
@@ -136,18 +134,24 @@ export class Privileged implements PrivilegedCore {
 
   /** mip as seen now; timers as of the last refresh. */
   pending(): number {
-    return this.cells.csr32(Csr.MIP) | Atomics.load(this.cells.i32, EXTERNAL_PENDING >> 2) | this.#timers;
+    return this.cells.csr32(Csr.MIP) | Atomics.load(this.cells.i32, EXTERNAL_PENDING >> 2);
   }
+  /**
+   * Brings MTIP and STIP up to date. They live in the mip cell, where generated code looks before it switches sstatus.SIE
+   * on by itself. STIP is the software's bit when menvcfg.STCE is clear.
+   */
   refreshTimers(): void {
     const now = this.time.ticks();
     const cells = this.cells;
-    this.#timers =
-      (now >= cells.asNumber(MTIMECMP) ? MTIP : 0) |
-      (stce(this) && now >= cells.asNumber(CSRS + Csr.STIMECMP * 8) ? STIP : 0);
+    const at = (CSRS >> 2) + Csr.MIP * 2;
+    let pending = cells.i32[at]! & ~MTIP;
+    if (now >= cells.asNumber(MTIMECMP)) pending |= MTIP;
+    if (stce(this)) pending = now >= cells.asNumber(CSRS + Csr.STIMECMP * 8) ? pending | STIP : pending & ~STIP;
+    cells.i32[at] = pending;
   }
   /** The earliest time, in ticks, at which an enabled timer that is not pending yet will fire. */
   nextTimer(): number {
-    const enabled = this.cells.csr32(Csr.MIE) & ~this.#timers;
+    const enabled = this.cells.csr32(Csr.MIE) & ~this.cells.csr32(Csr.MIP);
     return Math.min(
       enabled & MTIP ? this.cells.asNumber(MTIMECMP) : Infinity,
       enabled & STIP && stce(this) ? this.cells.asNumber(CSRS + Csr.STIMECMP * 8) : Infinity,
