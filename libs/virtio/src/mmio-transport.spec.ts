@@ -107,6 +107,27 @@ describe("virtio over MMIO, version 2 (virtio 1.2, 4.2)", () => {
     const { transport } = setup();
     expect([transport.read(0x100, 1), transport.read(0x102, 2), transport.read(0x100, 4), transport.read(0x104, 4)]).toEqual([1, 0x0403, 0x0403_0201, 5]);
   });
+  it("keeps an interrupt that was raised after InterruptStatus was read, although its acknowledgement comes later", () => {
+    const { transport, negotiate, write, read, levels } = setup();
+    negotiate(VIRTIO_F_VERSION_1);
+    write("Status", 3 | FEATURES_OK | DRIVER_OK);
+    transport.configChanged();
+    expect(read("InterruptStatus")).toBe(2);
+    transport.configChanged(); // the driver has posted its acknowledgement by now; it is on its way
+    write("InterruptACK", 2);
+    expect([read("InterruptStatus"), levels]).toEqual([2, [true]]);
+    write("InterruptACK", 2);
+    expect([read("InterruptStatus"), levels]).toEqual([0, [true, false]]);
+  });
+  it("lets a driver that never reads InterruptStatus acknowledge with the second write at the latest", () => {
+    const { transport, negotiate, write, levels } = setup();
+    negotiate(VIRTIO_F_VERSION_1);
+    write("Status", 3 | FEATURES_OK | DRIVER_OK);
+    transport.configChanged();
+    write("InterruptACK", 3);
+    write("InterruptACK", 3);
+    expect(levels).toEqual([true, false]);
+  });
   it("counts changes of the configuration", () => {
     const { transport, read, levels } = setup();
     transport.configChanged();

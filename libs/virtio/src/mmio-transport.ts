@@ -70,6 +70,8 @@ export class MmioTransport {
   #queueSel = 0;
   #status = 0;
   #interruptStatus = 0;
+  /** Bits raised since the driver last read InterruptStatus: an acknowledgement cannot mean these. */
+  #raisedSinceRead = 0;
   #configGeneration = 0;
   #level = false;
   notifies = 0;
@@ -133,7 +135,7 @@ export class MmioTransport {
   reset(): void {
     this.resets++;
     this.#status = 0;
-    this.#interruptStatus = 0;
+    this.#interruptStatus = this.#raisedSinceRead = 0;
     this.#driverFeatures = 0n;
     this.#deviceFeaturesSel = this.#driverFeaturesSel = this.#queueSel = 0;
     for (const registers of this.#queues) {
@@ -187,13 +189,13 @@ export class MmioTransport {
       },
       QueueReady: { read: () => (this.#selected()?.queue.ready ? 1 : 0), write: (value) => this.#setQueueReady(value) },
       QueueNotify: { write: (value) => this.#notify(value) },
-      InterruptStatus: { read: () => this.#interruptStatus },
-      InterruptACK: {
-        write: (value) => {
-          this.#interruptStatus &= ~value;
-          this.#drive();
+      InterruptStatus: {
+        read: () => {
+          this.#raisedSinceRead = 0;
+          return this.#interruptStatus;
         },
       },
+      InterruptACK: { write: (value) => this.#acknowledge(value) },
       Status: { read: () => this.#status, write: (value) => this.#setStatus(value) },
       QueueDescLow: area("descriptorArea", false),
       QueueDescHigh: area("descriptorArea", true),
@@ -282,6 +284,19 @@ export class MmioTransport {
 
   #raise(bit: number): void {
     this.#interruptStatus |= bit;
+    this.#raisedSinceRead |= bit;
+    this.#drive();
+  }
+
+  /**
+   * Writes are posted: between the driver's read of InterruptStatus and the arrival of its acknowledgement the driver may
+   * have looked at the rings, and the device may have raised the bit again for what came after. Clearing it then
+   * would lose that interrupt, so such a bit stays for one more round. A driver that acknowledges without reading
+   * gets one interrupt too many, no more.
+   */
+  #acknowledge(value: number): void {
+    this.#interruptStatus &= ~(value & ~this.#raisedSinceRead);
+    this.#raisedSinceRead &= ~value;
     this.#drive();
   }
 

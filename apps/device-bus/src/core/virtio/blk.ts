@@ -95,7 +95,7 @@ export class VirtioBlk implements VirtioDevice {
   #epoch = 0;
   #workingBytes = 0;
   #workingRequests = 0;
-  readonly operations = { read: 0, write: 0, flush: 0, discard: 0, "write-zeroes": 0, "io-error": 0 };
+  readonly operations = { "block-reads": 0, "block-writes": 0, flushes: 0, discards: 0, "zero-writes": 0, "io-errors": 0 };
 
   constructor(options: { backend: BlockBackend; readOnly: boolean; id: string; dma: Dma }) {
     this.#backend = options.backend;
@@ -178,13 +178,13 @@ export class VirtioBlk implements VirtioDevice {
     const sector = header.getBigUint64(8, true);
     switch (header.getUint32(0, true)) {
       case VIRTIO_BLK_T_IN:
-        this.operations.read++;
+        this.operations["block-reads"]++;
         return this.#read(chain, epoch, sector);
       case VIRTIO_BLK_T_OUT:
-        this.operations.write++;
+        this.operations["block-writes"]++;
         return this.#write(chain, epoch, sector, readable.subarray(HEADER_BYTES));
       case VIRTIO_BLK_T_FLUSH:
-        this.operations.flush++;
+        this.operations.flushes++;
         return (await this.#backend.flush()).ok ? OK : IO_ERROR;
       case VIRTIO_BLK_T_GET_ID: {
         const id = new Uint8Array(Math.min(VIRTIO_BLK_ID_BYTES, chain.writableBytes - 1));
@@ -192,10 +192,10 @@ export class VirtioBlk implements VirtioDevice {
         return { status: VIRTIO_BLK_S_OK, data: id };
       }
       case VIRTIO_BLK_T_DISCARD:
-        this.operations.discard++;
+        this.operations.discards++;
         return this.#ranges(chain, readable.subarray(HEADER_BYTES), 0, (from, count) => this.#backend.discard(from, count));
       case VIRTIO_BLK_T_WRITE_ZEROES:
-        this.operations["write-zeroes"]++;
+        this.operations["zero-writes"]++;
         return this.#ranges(chain, readable.subarray(HEADER_BYTES), RANGE_FLAG_UNMAP, (from, count) =>
           this.#backend.writeZeroes(from, count),
         );
@@ -261,7 +261,7 @@ export class VirtioBlk implements VirtioDevice {
   }
 
   #complete(chain: Chain, epoch: number, answer: Answer): void {
-    if (answer.status === VIRTIO_BLK_S_IOERR) this.operations["io-error"]++;
+    if (answer.status === VIRTIO_BLK_S_IOERR) this.operations["io-errors"]++;
     const queue = this.#transport.queue(0);
     if (chain.writableBytes === 0) return queue.complete(chain, epoch, [], 0); // no room for a status
     const pieces = answer.data ? writePart(chain, 0, answer.data) : [];
