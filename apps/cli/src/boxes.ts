@@ -7,16 +7,20 @@ import { formatBytes } from "./format/quantity.ts";
 
 /** The box of that reference; one that we have a recipe for is built and published when the registry lacks it. */
 export async function ensureBox(cli: Cli, images: ImagePort, reference: string): Promise<Box> {
+  let damage = "";
   try {
     return (await images.resolveBox({ reference })).box!;
   } catch (error) {
-    if (asContractError(error).condition !== "not-found") throw error;
+    const { condition, message } = asContractError(error);
+    if (condition !== "not-found" && condition !== "corrupt") throw error;
+    if (condition === "corrupt") damage = message;
   }
   const name = reference.split(/[:@]/)[0]!;
   if (!(name in RECIPES)) {
+    if (damage) throw new CliError(`box "${reference}" is damaged: ${damage}`);
     throw new CliError(`there is no box "${reference}" and no recipe for it; hv box ls lists the boxes, recipes are: ${Object.keys(RECIPES).join(", ")}`);
   }
-  cli.note(`box ${name} is not in the registry yet; building it`);
+  cli.note(damage ? `box ${name} is damaged (${damage}); building it again` : `box ${name} is not in the registry yet; building it`);
   await buildAndPublish(cli, images, name, {});
   return (await images.resolveBox({ reference })).box!;
 }

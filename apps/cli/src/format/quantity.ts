@@ -6,7 +6,9 @@ const FACTORS: Record<string, bigint> = { "": 1n, k: 1n << 10n, m: 1n << 20n, g:
 export function parseBytes(text: string): bigint {
   const match = /^(\d{1,15})\s*([kmg]?)(i?b)?$/i.exec(text.trim());
   if (!match) throw new UsageError(`"${text}" is not an amount of bytes; expected a number with K, M or G, e.g. 512M`);
-  return BigInt(match[1]!) * FACTORS[match[2]!.toLowerCase()]!;
+  const bytes = BigInt(match[1]!) * FACTORS[match[2]!.toLowerCase()]!;
+  if (bytes === 0n) throw new UsageError(`"${text}" is nothing; expected an amount such as 512M`);
+  return bytes;
 }
 
 /** Bytes in the largest binary unit that keeps it short: 268435456 → "256 MiB". */
