@@ -147,12 +147,22 @@ describe("create", () => {
     expect((await port.listMachines({})).machines).toHaveLength(1);
   });
 
+  it("other settings replace those of a machine whose first start failed", async () => {
+    const { port } = await bench();
+    await port.createMachine(spec({ box: "", kernelDigest: `sha256:${"0".repeat(64)}` }));
+    await expect(collect(port, "web")).rejects.toThrow("hv up");
+    const { machine } = await port.createMachine(spec());
+    expect(machine).toMatchObject({ state: MachineState.CREATED, reason: "" });
+    expect((await port.listMachines({})).machines).toHaveLength(1);
+  });
+
   for (const [what, fields] of [
     ["a name with a slash", { name: "a/b" }],
     ["no kernel", { box: "" }],
     ["a bad digest", { kernelDigest: "sha256:1" }],
     ["nine CPUs", { harts: 9 }],
     ["an odd amount of memory", { memoryBytes: 1234567n }],
+    ["more memory than can be addressed", { memoryBytes: 4n << 30n }],
     ["a line break in the boot arguments", { bootArguments: "a\nb" }],
   ] as const) {
     it(`refuses ${what}`, async () => {

@@ -49,6 +49,42 @@ export function readLinuxImage(file: Uint8Array): LinuxImageHeader {
   return header;
 }
 
+/** MZ and PE headers as in Linux arch/riscv/kernel/efi-header.S: "PE\0\0" is where the word at 60 (`res3`) says. */
+const PE_OFFSET = 60;
+const PE_MAGIC = 0x0000_4550;
+const COFF_BYTES = 24;
+const SECTION_BYTES = 40;
+
+/**
+ * Bytes that a whole `Image` file has at least, from the EFI section table in its first bytes; undefined when the kernel
+ * was built without EFI. `image_size` does not tell: it counts .bss too, which the file does not have.
+ */
+export function linuxImageFileBytes(head: Uint8Array): number | undefined {
+  const view = new DataView(head.buffer, head.byteOffset, head.length);
+  const pe = head.length >= HEADER_BYTES ? view.getUint32(PE_OFFSET, true) : 0;
+  if (pe < HEADER_BYTES || pe + COFF_BYTES > head.length || view.getUint32(pe, true) !== PE_MAGIC) return undefined;
+  const sections = view.getUint16(pe + 6, true);
+  const table = pe + COFF_BYTES + view.getUint16(pe + 20, true);
+  if (table + sections * SECTION_BYTES > head.length) return undefined;
+  let end = 0;
+  for (let at = table; at < table + sections * SECTION_BYTES; at += SECTION_BYTES) {
+    // PE format, section table: SizeOfRawData at 16, PointerToRawData at 20.
+    end = Math.max(end, view.getUint32(at + 20, true) + view.getUint32(at + 16, true));
+  }
+  return end;
+}
+
+/** What a file that is neither Image nor ELF is, when its first bytes say that it cannot run as it is. */
+export function unbootableKind(head: Uint8Array): string | undefined {
+  const starts = (...bytes: number[]) => bytes.every((byte, index) => head[index] === byte);
+  if (starts(0x1f, 0x8b, 0x08)) return "gzip data: decompress it (gunzip)"; // RFC 1952, 2.3.1
+  if (starts(0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00)) return "xz data: decompress it (unxz)";
+  if (starts(0x28, 0xb5, 0x2f, 0xfd)) return "Zstandard data: decompress it (unzstd)"; // RFC 8878, 3.1.1
+  if (starts(0x4d, 0x5a)) return 'an EFI program without the mark "RSC\\x05" of a RISC-V Image: is the kernel for another machine?';
+  if (starts(0xd0, 0x0d, 0xfe, 0xed)) return "a flattened device tree; the board makes its own";
+  return undefined;
+}
+
 export function isLinuxImage(file: Uint8Array): boolean {
   if (file.length < HEADER_BYTES) return false;
   return new DataView(file.buffer, file.byteOffset, HEADER_BYTES).getUint32(MAGIC2, true) === MAGIC2_VALUE;

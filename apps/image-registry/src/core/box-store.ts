@@ -51,7 +51,8 @@ export class BoxStore {
     if (box.createdUnixMs > MAX_UNIX_MS) throw new ContractError("invalid", `putBox ${box.name}: createdUnixMs is ${box.createdUnixMs}, expected milliseconds since 1970`);
     if (box.createdUnixMs > 0n) annotations[CREATED] = new Date(Number(box.createdUnixMs)).toISOString();
     const digest = await this.#blobs.put(writeBoxManifest({ config, layers, annotations }));
-    const before = await this.#readTag(box.name, tag);
+    // A damaged tag is healed by putting its box again.
+    const before = await this.#readTag(box.name, tag).catch(() => undefined);
     if (before?.digest === digest) return { digest, changed: false };
     const record: TagRecord = { digest, taggedUnixMs: this.#now() };
     await writeAtomically(this.#storage, tagPath(box.name, tag), new TextEncoder().encode(JSON.stringify(record)));

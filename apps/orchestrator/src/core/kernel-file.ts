@@ -1,9 +1,10 @@
 import { ContractError, messages } from "@polyvisor/contracts";
 import type { ImagePort } from "@polyvisor/contracts/image";
-import { ElfError, isElf, isLinuxImage, LinuxImageError, readElf, readLinuxImage } from "@polyvisor/machine";
+import { ElfError, isElf, isLinuxImage, LinuxImageError, linuxImageFileBytes, readElf, readLinuxImage, unbootableKind } from "@polyvisor/machine";
 import type { BlobFile, KernelFormat } from "./boot-plan.ts";
 
-const HEADER_BYTES = 64n;
+/** The Image header and, behind it, the EFI section table. */
+const HEADER_BYTES = 4096n;
 /** An ELF file is read whole, for its symbols; a kernel with debug information belongs into an Image. */
 const MAX_ELF_BYTES = 128n * 1024n * 1024n;
 
@@ -11,12 +12,21 @@ const MAX_ELF_BYTES = 128n * 1024n * 1024n;
 export async function inspectKernel(images: ImagePort, file: BlobFile): Promise<KernelFormat> {
   const header = await readBlob(images, file.digest, file.bytes < HEADER_BYTES ? file.bytes : HEADER_BYTES);
   try {
-    if (isLinuxImage(header)) return { kind: "linux-image", memoryBytes: readLinuxImage(header).imageBytes };
+    if (isLinuxImage(header)) {
+      const { imageBytes } = readLinuxImage(header);
+      const wholeBytes = linuxImageFileBytes(header);
+      if (wholeBytes !== undefined && file.bytes < BigInt(wholeBytes)) {
+        throw new ContractError("invalid", `kernel Image of ${file.bytes} bytes, its sections need ${wholeBytes}: it is truncated; copy it again`);
+      }
+      return { kind: "linux-image", memoryBytes: imageBytes };
+    }
     if (isElf(header)) return await inspectElf(images, file);
   } catch (error) {
     if (error instanceof ElfError || error instanceof LinuxImageError) throw new ContractError("invalid", error.message, { cause: error });
     throw error;
   }
+  const unbootable = unbootableKind(header);
+  if (unbootable) throw new ContractError("invalid", `the kernel is ${unbootable}`);
   return { kind: "raw" };
 }
 
@@ -26,6 +36,9 @@ async function inspectElf(images: ImagePort, file: BlobFile): Promise<KernelForm
   }
   const bytes = await readBlob(images, file.digest, file.bytes);
   const elf = readElf(bytes);
+  if (!elf.segments.some(({ physicalAddress: start, memoryBytes }) => elf.entry >= start && elf.entry - start < memoryBytes)) {
+    throw new ContractError("invalid", `ELF file: its entry 0x${elf.entry.toString(16)} lies in none of its segments; link it again (ld -e _start)`);
+  }
   return {
     kind: "elf",
     entry: elf.entry,

@@ -1,10 +1,12 @@
 import { ContractError } from "@polyvisor/contracts";
 import type { ImagePort } from "@polyvisor/contracts/image";
 import { MachineSpec } from "@polyvisor/contracts/orchestrator";
-import { PAGE_BYTES } from "@polyvisor/machine";
+import { holderReserveBytes, PAGE_BYTES } from "@polyvisor/machine";
 
 const DEFAULT_MEMORY_BYTES = 256n * 1024n * 1024n;
 const MIN_MEMORY_BYTES = 1024n * 1024n;
+/** RAM and what the harts keep beside it share one 32-bit WebAssembly memory (memory.proto, CreateSpaceRequest). */
+const ADDRESSABLE_BYTES = 4n * 1024n * 1024n * 1024n;
 const MAX_HARTS = 8; // cpu.proto, CreateHartsRequest.harts
 const DIGEST = /^sha256:[0-9a-f]{64}$/;
 const MAX_BOOT_ARGUMENTS = 2048; // COMMAND_LINE_SIZE of Linux on riscv is 1024; the rest is for other kernels
@@ -36,10 +38,14 @@ export function checkSpec(spec: MachineSpec | undefined): MachineSpec {
 /** Fills zeros and empties from the box, else with the defaults of orchestrator.proto. Fails if the box is unknown. */
 export async function completeSpec(spec: MachineSpec, images: ImagePort): Promise<MachineSpec> {
   const config = spec.box ? (await images.resolveBox({ reference: spec.box })).box?.config : undefined;
+  const harts = spec.harts || config?.harts || 1;
+  const memoryBytes = spec.memoryBytes || config?.memoryBytes || DEFAULT_MEMORY_BYTES;
+  const most = ADDRESSABLE_BYTES - BigInt(holderReserveBytes(harts));
+  if (memoryBytes > most) throw invalid(`${memoryBytes} bytes of memory; at most ${most / 1024n / 1024n}M with ${harts} CPUs`);
   return {
     ...spec,
-    harts: spec.harts || config?.harts || 1,
-    memoryBytes: spec.memoryBytes || config?.memoryBytes || DEFAULT_MEMORY_BYTES,
+    harts,
+    memoryBytes,
     engine: spec.engine || "interpreter",
   };
 }

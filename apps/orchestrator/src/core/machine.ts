@@ -77,6 +77,12 @@ export class Machine {
     return this.#boardUp;
   }
 
+  /** Its first start failed, and it is left alone: it has no disk and no part in any service. */
+  get neverRan(): boolean {
+    const { state, startedUnixMs, disk } = this.#record;
+    return state === MachineState.ABORTED && startedUnixMs === 0 && !disk && !this.#operation;
+  }
+
   view(): MachineView {
     return viewOf(this.#record, this.#environment.topology, this.#live?.agent?.ready ?? false);
   }

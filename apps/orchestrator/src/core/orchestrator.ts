@@ -116,6 +116,11 @@ export class Orchestrator {
     if (existing) {
       const same = JSON.stringify(MachineSpec.toJSON(existing.record.requested)) === JSON.stringify(MachineSpec.toJSON(requested));
       if (same) return existing;
+      // A first start that failed leaves nothing but its settings: others may take their place.
+      if (existing.neverRan) {
+        await existing.destroy();
+        return this.#create(asked);
+      }
       throw new ContractError("already-exists", `machine ${requested.name} exists with other settings; use it as it is (hv up ${requested.name}), or remove it first: hv destroy ${requested.name}`);
     }
     const spec = await completeSpec(requested, this.#peers.images);

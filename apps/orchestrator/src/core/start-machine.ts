@@ -45,7 +45,9 @@ export async function startMachine(input: StartInput): Promise<LiveMachine> {
       return await unlessAborted(signal, run());
     } catch (error) {
       const { condition, message } = asContractError(error);
-      throw new ContractError(condition, `start ${machine}, ${stage} (${detail}): ${message}`, { cause: error });
+      const damaged = condition === "corrupt" || (condition === "not-found" && stage === "resolve");
+      const heal = !damaged ? "" : spec.box ? `; put the box back in order with: hv box build ${spec.box}` : "; upload the files again: hv destroy, then hv up";
+      throw new ContractError(condition, `start ${machine}, ${stage} (${detail}): ${message}${heal}`, { cause: error });
     }
   };
 
