@@ -120,6 +120,13 @@ async function add(hv: Hv, ...options: string[]): Promise<string> {
 }
 
 function crash(hv: Hv): void {
+  it("the orchestrator killed under it comes back and finds the guest still running", async () => {
+    const before = await hv.ok("exec", "web", "--", "cat", "/proc/sys/kernel/random/boot_id");
+    const [list] = await hv.json<{ services: { service: string; pid: number }[] }[]>("services");
+    process.kill(list!.services.find((each) => each.service === "orchestrator")!.pid, "SIGKILL");
+    await expect.poll(() => hv.run(["exec", "web", "--", "cat", "/proc/sys/kernel/random/boot_id"]).then(({ stdout }) => stdout), { timeout: 30_000, interval: 500 }).toBe(before);
+  });
+
   it("a service killed under it aborts the machine; up works again", async () => {
     const [list] = await hv.json<{ services: { service: string; pid: number }[] }[]>("services");
     process.kill(list!.services.find((each) => each.service === "cpu-emulator")!.pid, "SIGKILL");

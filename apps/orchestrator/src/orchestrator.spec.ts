@@ -319,6 +319,18 @@ describe("a restart of the orchestrator", () => {
     expect(await stateOf(port)).toBe(MachineState.HALTED);
   });
 
+  it("adopts a bare program too, which has no agent; an ephemeral one, which nobody waits for, is destroyed", async () => {
+    const first = await bench();
+    const kernelDigest = first.fakes.putBlob(new Uint8Array(64));
+    await up(first.port, { name: "bare", box: "", kernelDigest });
+    await up(first.port, { name: "once", box: "", kernelDigest, ephemeral: true });
+    const { port, fakes } = await first.restart();
+    await eventually(async () => (await port.listMachines({})).machines.length === 1);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(await stateOf(port, "bare")).toBe(MachineState.RUNNING);
+    expect(fakes.holds("once")).toEqual([]);
+  });
+
   it("aborts those whose services have forgotten them", async () => {
     const first = await bench();
     await up(first.port);

@@ -30,6 +30,13 @@ export async function inspectKernel(images: ImagePort, file: BlobFile): Promise<
   return { kind: "raw" };
 }
 
+/** Where a test program leaves its result; undefined for every other kernel, and for none. */
+export async function tohostOf(images: ImagePort, digest: string): Promise<bigint | undefined> {
+  if (!digest) return undefined;
+  const format = await inspectKernel(images, { digest, bytes: (await images.statBlob({ digest })).bytes });
+  return format.kind === "elf" ? format.tohost : undefined;
+}
+
 async function inspectElf(images: ImagePort, file: BlobFile): Promise<KernelFormat> {
   if (file.bytes > MAX_ELF_BYTES) {
     throw new ContractError("invalid", `ELF file of ${file.bytes} bytes; at most ${MAX_ELF_BYTES}: strip its debug information`);

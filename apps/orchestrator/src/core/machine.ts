@@ -1,8 +1,10 @@
 import { asContractError, ContractError } from "@polyvisor/contracts";
 import { type Machine as MachineView, MachineState, type ReadMachineStatsResponse, type StartProgress } from "@polyvisor/contracts/orchestrator";
 import type { ServiceContext } from "@polyvisor/service-kit";
+import { AGENT_CONSOLE } from "./boot-plan.ts";
 import { type MachineFact, publishFact, stateName } from "./facts.ts";
 import type { GuestAgent } from "./guest-agent.ts";
+import { tohostOf } from "./kernel-file.ts";
 import { type GuestEnd, LiveMachine } from "./live-machine.ts";
 import type { MachineRecord, MachineStore } from "./machine-store.ts";
 import type { OrchestratorPeers } from "./peers.ts";
@@ -280,26 +282,37 @@ export class Machine {
   }
 
   async #recover(signal: AbortSignal): Promise<void> {
-    const { peers, context } = this.#environment;
     const was = this.#record.state;
-    if (was === MachineState.RUNNING && (await this.#stillRuns(signal))) {
+    // Whoever waited for an ephemeral machine has lost its stream: nobody wants it any more.
+    if (was === MachineState.RUNNING && !this.#record.spec.ephemeral && (await this.#adopt(signal))) return;
+    await this.#release(MachineState.ABORTED, `the orchestrator restarted while the machine was ${stateName(was)}`);
+    if (this.#record.spec.ephemeral) await this.#destroy();
+  }
+
+  /** Takes up a guest that an earlier orchestrator started; false when it does not run any more. */
+  async #adopt(signal: AbortSignal): Promise<boolean> {
+    const { peers, context } = this.#environment;
+    if (!(await this.#stillRuns(signal))) return false;
+    try {
+      const { windows } = await peers.devices.describeBoard({ machine: this.name });
       this.#live = new LiveMachine({
         name: this.name,
         peers,
         clock: context.clock,
-        agentConsole: "agent",
-        tohost: undefined,
+        agentConsole: windows.some((window) => window.device === AGENT_CONSOLE) ? AGENT_CONSOLE : "",
+        tohost: await tohostOf(peers.images, this.#record.spec.kernelDigest),
         adopted: true,
       });
-      this.#boardUp = true;
-      this.#live.agent?.onReady(() => this.#changed());
-      void this.#live.whenEnded.then(() => this.#followGuest());
-      context.log.info({ machine: this.name }, "running machine adopted again");
-      this.#changed();
-      return;
+    } catch (error) {
+      context.log.warn({ machine: this.name, error }, "a running machine could not be adopted");
+      return false;
     }
-    await this.#release(MachineState.ABORTED, `the orchestrator restarted while the machine was ${stateName(was)}`);
-    if (this.#record.spec.ephemeral) await this.#destroy();
+    this.#boardUp = true;
+    this.#live.agent?.onReady(() => this.#changed());
+    void this.#live.whenEnded.then(() => this.#followGuest());
+    context.log.info({ machine: this.name }, "running machine adopted again");
+    this.#changed();
+    return true;
   }
 
   /** Board and harts both answer that they run. Peers may still be starting: "unavailable" is asked again. */

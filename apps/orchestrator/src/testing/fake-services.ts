@@ -203,6 +203,15 @@ export class FakeServices {
         for (const { channel } of fake.consoles.splice(0)) channel.close();
         return {};
       },
+      describeBoard: ({ machine }) => ({
+        windows: this.machine(machine).board!.devices.map(({ id, kind }, slot) => ({
+          base: 0x1000_1000n + BigInt(slot) * 0x1000n,
+          bytes: 0x1000n,
+          device: id,
+          compatible: kind,
+          interrupt: slot + 1,
+        })),
+      }),
       readBoardStats: () => ({ counters: new Map([["serial0.write", 9n]]) }),
       watchBoard: ({ machine }, out) => {
         const fake = this.machine(machine);
