@@ -94,6 +94,16 @@ describe("neighbours that fail (CPU-12)", () => {
     expect(machine.bus.openStreams).toBe(0);
   });
 
+  it("a hart that waits for a device for ever can still be destroyed, also while a step waits for it", async () => {
+    const machine = await bareMachine({ program: assemble("li s0, COUNTER\n ld t0, 0(s0)\n1: j 1b", { base: RAM_BASE, symbols: COUNTER }).bytes });
+    machine.bus.delay = () => new Promise(() => {});
+    const step = condition(machine.cpu.stepHart({ machine: machine.id, hart: 0, instructions: 100n }));
+    while (machine.bus.exits.length === 0) await pause(1);
+    await machine.cpu.destroyHarts({ machine: machine.id });
+    expect(await step).toBe("not-found");
+    await machine.close();
+  });
+
   it("no space for the machine → createHarts passes the error on and leaves nothing behind", async () => {
     const machine = await start(COUNT);
     const request = { harts: 1, engine: "", firmware: 1 as const, entry: RAM_BASE, deviceTree: 0n, ramBase: RAM_BASE, ramBytes: 4096n, deterministic: false };

@@ -10,6 +10,7 @@ export const hartThreads: HartHost = {
   start: (options) => new WorkerHart(options),
   hostMs,
   turn: () => new Promise((resolve) => setImmediate(resolve)),
+  delay: (ms) => new Promise((resolve) => setTimeout(resolve, ms).unref()),
 };
 
 class WorkerHart implements HartThread {

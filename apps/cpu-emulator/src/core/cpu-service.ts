@@ -15,6 +15,7 @@ export interface CpuServiceOptions {
 export class CpuService {
   readonly #machines = new Map<string, Machine>();
   readonly #creating = new Set<string>();
+  #closed = false;
   readonly #options: CpuServiceOptions;
   readonly #peers: MachinePeers;
   readonly #host: HartHost;
@@ -49,6 +50,10 @@ export class CpuService {
           this.#host,
           (changed) => this.#publish(changed),
         );
+        if (this.#closed) {
+          await machine.destroy();
+          throw new ContractError("unavailable", "createHarts: the cpu-emulator is shutting down");
+        }
         this.#machines.set(id, machine);
       } finally {
         this.#creating.delete(id);
@@ -109,6 +114,7 @@ export class CpuService {
 
   /** Destroys the harts of all machines. */
   async close(): Promise<void> {
+    this.#closed = true;
     const machines = [...this.#machines.values()];
     this.#machines.clear();
     await Promise.all(machines.map((machine) => machine.destroy()));

@@ -30,4 +30,6 @@ export interface HartHost {
   hostMs(): number;
   /** Lets other work of this thread have its turn. */
   turn(): Promise<void>;
+  /** Resolves after `ms`; does not keep the process alive. */
+  delay(ms: number): Promise<void>;
 }

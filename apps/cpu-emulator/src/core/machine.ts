@@ -40,6 +40,7 @@ export type MachineState = "created" | "running" | "paused" | "failed" | "destro
 /** How long a hart may take to reach an instruction boundary: its longest wait is a device answer. */
 const PARK_TIMEOUT_MS = 8000;
 const STOP_TIMEOUT_MS = 1000;
+const REPORT_TIMEOUT_MS = 500;
 /** Rounds of serving exits without letting the rest of the process have a turn. */
 const ROUNDS_PER_TURN = 32;
 
@@ -66,6 +67,7 @@ export class Machine {
   #time!: GuestTime;
   #harts: Hart[] = [];
   #queue: Promise<unknown> = Promise.resolve();
+  #created = false;
 
   private constructor(spec: MachineSpec, peers: MachinePeers, host: HartHost, changed: (machine: Machine) => void) {
     this.spec = spec;
@@ -84,6 +86,7 @@ export class Machine {
       await machine.destroy();
       throw error;
     }
+    machine.#created = true;
     changed(machine);
     return machine;
   }
@@ -220,8 +223,7 @@ export class Machine {
           );
           request(hart.cells, Request.REPORT);
           // A hart that waits for a device answers late: its last report stands in.
-          const atomics = Atomics.waitAsync(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500);
-          return Promise.race([reported, atomics.value]);
+          return Promise.race([reported, this.#host.delay(REPORT_TIMEOUT_MS)]);
         }),
       );
     }
@@ -246,14 +248,14 @@ export class Machine {
     out.send(this.#event());
   }
 
-  /** Ends threads, streams and lease. Idempotent. */
+  /** Ends threads, streams and lease. Idempotent. An operation that waits for a hart is cut short. */
   destroy(): Promise<void> {
+    if (this.state === "destroyed") return this.#exclusive(async () => {});
+    this.state = "destroyed";
     return this.#exclusive(async () => {
-      if (this.state === "destroyed") return;
-      this.state = "destroyed";
       await this.#stopThreads();
       this.#lease?.close();
-      this.#changed(this);
+      if (this.#created) this.#changed(this);
       for (const out of this.#watchers) {
         out.send(this.#event());
         out.close();
@@ -269,7 +271,8 @@ export class Machine {
     await Promise.all(
       this.#harts.map(async (hart) => {
         const exited = (): boolean => Atomics.load(hart.cells.i32, RUN_STATE >> 2) === RunState.EXITED;
-        await this.#until(hart, "stop", exited, STOP_TIMEOUT_MS).catch(() => {}); // terminate ends it in any case
+        const end = this.#host.hostMs() + STOP_TIMEOUT_MS; // terminate ends it in any case, but may cut an instruction
+        while (!exited() && this.#host.hostMs() < end) await this.#runStateChange(hart, exited);
         await hart.thread.terminate();
       }),
     );
@@ -335,14 +338,18 @@ export class Machine {
   async #until(hart: Hart, what: string, done: () => boolean, timeoutMs: number): Promise<void> {
     const end = this.#host.hostMs() + timeoutMs;
     while (!done()) {
-      if (this.state === "failed") throw new ContractError("precondition", `${this.spec.machine}: the harts failed: ${this.reason}`);
+      this.#usable(what);
       if (this.#host.hostMs() > end) throw new ContractError("timeout", `${this.spec.machine}: hart ${hart.cells.hart} did not ${what} in ${timeoutMs} ms`);
-      const state = Atomics.load(hart.cells.i32, RUN_STATE >> 2);
-      if (done()) return;
-      const change = Atomics.waitAsync(hart.cells.i32, RUN_STATE >> 2, state, 20);
-      if (change.async) await change.value;
-      else await this.#host.turn();
+      await this.#runStateChange(hart, done);
     }
+  }
+  /** Returns when the run state has changed, and now and then without. */
+  async #runStateChange(hart: Hart, done: () => boolean): Promise<void> {
+    const state = Atomics.load(hart.cells.i32, RUN_STATE >> 2);
+    if (done()) return;
+    const change = Atomics.waitAsync(hart.cells.i32, RUN_STATE >> 2, state, 20);
+    if (change.async) await change.value;
+    else await this.#host.turn();
   }
 
   #hart(index: number, what: string): Hart {

@@ -27,7 +27,6 @@ export interface GuestMemory {
 /** What a hart reaches below its MMU: RAM by page lease, the CLINT here, devices through the mailbox. */
 export class HartPhysical implements PhysicalAccess, GuestMemory {
   readonly ram: RamLayout;
-  readonly #cells: HartCells;
   readonly #mailbox: HartMailbox;
   readonly #clint: Clint;
   readonly #states: Uint8Array;
@@ -36,7 +35,6 @@ export class HartPhysical implements PhysicalAccess, GuestMemory {
 
   constructor(ram: RamLayout, cells: HartCells, mailbox: HartMailbox, clint: Clint) {
     this.ram = ram;
-    this.#cells = cells;
     this.#mailbox = mailbox;
     this.#clint = clint;
     this.#end = ram.base + BigInt(ram.bytes);

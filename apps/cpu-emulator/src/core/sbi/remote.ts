@@ -38,8 +38,8 @@ export const interprocessor: SbiExtension = {
   },
 };
 
+// Functions: 0 fence_i, 1 sfence_vma, 2 sfence_vma_asid, 3 to 6 hypervisor fences.
 const FENCE_I = 0;
-const SFENCE_VMA = 1;
 const SFENCE_VMA_ASID = 2;
 
 /**
