@@ -41,6 +41,7 @@ export class VirtioConsole implements VirtioDevice {
   start(): void {}
   reset(): void {
     this.#receiveBuffers = [];
+    this.#output = Promise.resolve(); // a transfer that never ends must not silence the next driver
   }
 
   chains(index: number, chains: Chain[]): void {
