@@ -30,12 +30,14 @@ export async function uploadFile(images: ImagePort, path: string): Promise<strin
     channel.onClose((error) => reject(error ?? new ContractError("unavailable", `upload ${path}: the registry ended the stream; try again`)));
   });
   answer.catch(() => {}); // Reported by the await below.
+  let drained = (): void => {};
+  channel.onDrain(() => drained());
   let first = true;
   for await (const chunk of createReadStream(path, { highWaterMark: CHUNK_BYTES })) {
     if (channel.closed) break;
     const ready = channel.send({ digest: first ? digest : "", size: first ? BigInt(size) : 0n, data: chunk as Buffer, finish: false });
     first = false;
-    if (!ready && !channel.closed) await Promise.race([new Promise<void>((resolve) => channel.onDrain(resolve)), answer.catch(() => {})]);
+    if (!ready && !channel.closed) await Promise.race([new Promise<void>((resolve) => (drained = resolve)), answer.catch(() => {})]);
   }
   channel.send({ digest: "", size: 0n, data: new Uint8Array(0), finish: true });
   await answer;

@@ -91,6 +91,13 @@ describe("start", () => {
     ]);
   });
 
+  it("the user's own disk image is the disk's base, rounded up to whole sectors", async () => {
+    const { port, fakes } = await bench();
+    const digest = fakes.putBlob(new Uint8Array(1500));
+    await up(port, { diskDigest: digest });
+    expect([...fakes.disks.values()]).toMatchObject([{ id: "web/disk0", baseDigest: digest, bytes: 1536n }]);
+  });
+
   it("of a running machine is done at once", async () => {
     const { port, fakes } = await bench();
     await up(port);

@@ -48,6 +48,9 @@ interface VirtioSlot {
   readonly counters: () => Record<string, number>;
 }
 
+/** Lines that one guest can put into the log by breaking its devices. */
+const MAX_BROKEN_LOGGED = 16;
+
 /** One machine's board: wires the devices to the bus, the PLIC, the consoles and their backends. */
 export class Board {
   readonly plan: BoardPlan;
@@ -65,6 +68,7 @@ export class Board {
   readonly #closers: (() => void)[] = [];
   readonly #watchers = new Set<Sink<BoardEvent>>();
   readonly #unmappedPages = new Set<bigint>();
+  #brokenLogged = 0;
   #event: BoardEvent;
 
   /** Sets grants, opens the streams and the disks, then builds. Rejects with the first backend's reason, leaving nothing open. */
@@ -130,7 +134,7 @@ export class Board {
         device: made.model,
         dma: this.#dma.device(device.id),
         interrupt: (level) => this.#plic.setLevel(irq, level),
-        broken: (reason) => environment.log.warn({ machine: plan.machine, device: device.id, reason }, "virtio device needs a reset"),
+        broken: (reason) => this.#broken(device.id, reason),
       });
       this.#virtio.push({ id: device.id, transport, counters: made.counters });
       wired.push({ window: at(window, device.id, "virtio,mmio"), target: transport });
@@ -282,6 +286,14 @@ export class Board {
       case "rng":
         return { model: new VirtioRng((byteLength) => this.#environment.random(byteLength)), counters: () => ({}) };
     }
+  }
+
+  /** A guest can break its devices as often as it likes; the counter `needs-reset` goes on where the log stops. */
+  #broken(device: string, reason: string): void {
+    if (this.#brokenLogged >= MAX_BROKEN_LOGGED) return;
+    this.#brokenLogged++;
+    const last = this.#brokenLogged === MAX_BROKEN_LOGGED ? "; further ones of this board are only counted" : "";
+    this.#environment.log.warn({ machine: this.plan.machine, device, reason }, `virtio device needs a reset${last}`);
   }
 
   /** Once per page: a guest that probes a hole is told by the access fault, the log need not repeat it. */

@@ -10,6 +10,9 @@ export const MAX_TRANSFER_BYTES = 1024 * 1024;
 /** A device that has more requests unanswered is not keeping count; virtio queues here hold 256. */
 const MAX_OUTSTANDING = 4096;
 
+/** A full disk fails every write of a guest: lines that one stream may put into the log. */
+const MAX_FAILURES_LOGGED = 16;
+
 const NOTHING = new Uint8Array(0);
 
 export interface BlockStreamLog {
@@ -24,6 +27,7 @@ export interface BlockStreamLog {
 export function serveBlocks(disks: DiskStore, channel: Channel<BlockResponse, BlockRequest>, log: BlockStreamLog): void {
   let open: Promise<OpenDisk> | undefined;
   let outstanding = 0;
+  let failures = 0;
 
   const answer = (request: BlockRequest, status: BlockStatus, data: Uint8Array = NOTHING, diskBytes = 0n): void => {
     channel.send({ machine: request.machine, disk: request.disk, id: request.id, status, data, diskBytes });
@@ -56,7 +60,7 @@ export function serveBlocks(disks: DiskStore, channel: Channel<BlockResponse, Bl
         ({ status, data }) => answer(request, status, data),
         (error: unknown) => {
           const status = error instanceof StorageError && error.problem === "no-space" ? BlockStatus.NO_SPACE : BlockStatus.IO_ERROR;
-          log.failed(request.disk, operation?.$case ?? "none", error);
+          if (++failures <= MAX_FAILURES_LOGGED) log.failed(request.disk, operation?.$case ?? "none", error);
           answer(request, status);
         },
       )

@@ -1,9 +1,13 @@
+import { ContractError } from "@polyvisor/contracts";
 import type { ServiceStatus } from "@polyvisor/contracts/orchestrator";
 import type { Clock } from "@polyvisor/service-kit";
 import type { OrchestratorPeers } from "./peers.ts";
-import { within } from "./time.ts";
+import { delay, within } from "./time.ts";
 
 const DESCRIBE_TIMEOUT_MS = 1000;
+/** A service that crashed is started again within about this time (apps/cli, service-process.ts). */
+const SERVING_TIMEOUT_MS = 15_000;
+const SERVING_POLL_MS = 100;
 
 /** Asks every service who it is; one that does not answer within a second is "unreachable". */
 export function listServices(peers: OrchestratorPeers, clock: Clock): Promise<ServiceStatus[]> {
@@ -19,4 +23,18 @@ export function listServices(peers: OrchestratorPeers, clock: Clock): Promise<Se
       }
     }),
   );
+}
+
+/** Resolves when every service answers: one that has just crashed is coming back. Throws which ones do not. */
+export async function servicesServing(peers: OrchestratorPeers, clock: Clock, signal: AbortSignal): Promise<void> {
+  const deadline = clock.monotonic() + SERVING_TIMEOUT_MS;
+  for (;;) {
+    const silent = (await listServices(peers, clock)).filter(({ state }) => state !== "serving");
+    if (silent.length === 0 || signal.aborted) return;
+    if (clock.monotonic() > deadline) {
+      const names = silent.map(({ service, address }) => `${service} (${address})`).join(", ");
+      throw new ContractError("unavailable", `start: no answer from ${names}; see hv services and hv stack logs`);
+    }
+    await delay(clock, SERVING_POLL_MS, signal);
+  }
 }

@@ -7,6 +7,7 @@ import type { GuestAgent } from "./guest-agent.ts";
 import { tohostOf } from "./kernel-file.ts";
 import { type GuestEnd, LiveMachine } from "./live-machine.ts";
 import type { MachineRecord, MachineStore } from "./machine-store.ts";
+import { servicesServing } from "./list-services.ts";
 import type { OrchestratorPeers } from "./peers.ts";
 import { type Stage, startMachine } from "./start-machine.ts";
 import { teardown } from "./teardown.ts";
@@ -188,6 +189,7 @@ export class Machine {
     };
     let newDisk = false;
     try {
+      await servicesServing(peers, context.clock, signal);
       await this.#environment.prepareStart();
       this.#live = await startMachine({
         spec: this.#record.spec,

@@ -52,7 +52,7 @@ export async function startMachine(input: StartInput): Promise<LiveMachine> {
   };
 
   const files = await step("resolve", spec.box ? `box ${spec.box}` : "kernel", () => resolveFiles(peers, spec));
-  const disk = input.disk ?? planDisk(spec, files.box);
+  const disk = input.disk ?? planDisk(spec, files.box, files.diskBase);
   const plan = planBoot({ spec, boxConfig: files.box?.config, ...files, disk });
 
   await step("memory", `${plan.ramBytes / 1024n / 1024n} MiB`, () =>
@@ -117,6 +117,8 @@ interface ResolvedFiles {
   readonly kernel: BlobFile & { readonly format: Awaited<ReturnType<typeof inspectKernel>> };
   readonly initrd: BlobFile | undefined;
   readonly firmware: BlobFile | undefined;
+  /** The image that the user gave for the disk. */
+  readonly diskBase: BlobFile | undefined;
 }
 
 /** What the user named wins over what the box brings. */
@@ -132,13 +134,15 @@ async function resolveFiles(peers: OrchestratorPeers, spec: MachineSpec): Promis
     kernel: { ...kernel, format: await inspectKernel(peers.images, kernel) },
     initrd: await stat(spec.initrdDigest || (spec.kernelDigest ? "" : box?.initrd?.digest)),
     firmware: await stat(ownFirmware || (spec.firmware === "" ? box?.firmware?.digest : "")),
+    diskBase: await stat(spec.diskDigest),
   };
 }
 
 /** The machine's disk at its first start; undefined: it has none. */
-function planDisk(spec: MachineSpec, box: Box | undefined): MachineDisk | undefined {
+function planDisk(spec: MachineSpec, box: Box | undefined, base: BlobFile | undefined): MachineDisk | undefined {
   const baseDigest = spec.diskDigest || box?.disk?.digest || "";
-  const bytes = spec.diskBytes || box?.config?.diskBytes || (spec.diskDigest ? 0n : (box?.disk?.size ?? 0n));
+  const wanted = spec.diskBytes || (base ? base.bytes : box?.config?.diskBytes || (box?.disk?.size ?? 0n));
+  const bytes = ((wanted + 511n) / 512n) * 512n; // an image file need not end with a whole sector
   if (!baseDigest && bytes === 0n) return undefined;
   return { id: diskId(spec.name), baseDigest, bytes };
 }
