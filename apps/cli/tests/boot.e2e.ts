@@ -150,6 +150,13 @@ describe("the daemon", () => {
     expect(await hv.json("stack", "ls")).toEqual([]);
   });
 
+  it("killed outright leaves no process behind once a stack is started or stopped again", async () => {
+    await hv.ok("stack", "up", "--topology", "processes");
+    const [info] = await hv.json<{ pid: number; processes: { pid: number; started: string }[] }[]>("stack", "ls");
+    process.kill(info!.pid, "SIGKILL");
+    await expect.poll(async () => (await hv.ok("stack", "down"), info!.processes.filter(isAlive)), { timeout: 20_000, interval: 500 }).toEqual([]);
+  });
+
   it("errors say what to do next; wrong usage exits with 2", async () => {
     expect(await hv.run(["halt", "nobody"])).toMatchObject({ status: 1, stderr: expect.stringContaining("hv status lists the machines") });
     expect(await hv.run(["frobnicate"])).toMatchObject({ status: 2, stderr: expect.stringContaining("hv --help") });

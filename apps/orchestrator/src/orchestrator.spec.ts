@@ -338,6 +338,13 @@ describe("a restart of the orchestrator", () => {
     expect(fakes.holds("once")).toEqual([]);
   });
 
+  it("a start that comes during the search waits for it", async () => {
+    const first = await bench();
+    await up(first.port);
+    const { port } = await first.restart(new FakeServices());
+    expect((await collect(port, "web")).at(-1)!.done).toBe(true);
+  });
+
   it("aborts those whose services have forgotten them", async () => {
     const first = await bench();
     await up(first.port);

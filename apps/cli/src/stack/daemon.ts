@@ -8,7 +8,7 @@ import { createLogger } from "@polyvisor/service-kit";
 import { homeOf, stackPaths, TOPOLOGIES, type Topology } from "./home.ts";
 import { LockFile, startOf } from "./lock-file.ts";
 import type { RunningStack } from "./running-stack.ts";
-import { writeStackInfo } from "./stack-info.ts";
+import { endLeftovers, writeStackInfo } from "./stack-info.ts";
 
 const topology = process.argv[2] as Topology;
 if (!TOPOLOGIES.includes(topology)) throw new Error(`topology "${topology}"; expected ${TOPOLOGIES.join(" or ")}`);
@@ -39,7 +39,8 @@ process.on("unhandledRejection", (error) => {
 });
 
 try {
-  // Sockets of a daemon that died are in the way of new ones.
+  // What a daemon that was killed left is in the way of a new one.
+  endLeftovers(paths.info);
   rmSync(paths.run, { recursive: true, force: true });
   for (const directory of [paths.run, paths.state]) mkdirSync(directory, { recursive: true, mode: 0o700 });
   const { start } = topology === "embedded" ? await import("./embedded.ts") : await import("./processes.ts");

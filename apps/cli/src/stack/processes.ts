@@ -5,6 +5,7 @@ import { findNatsServer, startNatsServer, type NatsServer } from "@polyvisor/ser
 import type { Logger } from "pino";
 import { ENGINE_FLAGS } from "./daemon-flags.ts";
 import type { Home, StackPaths } from "./home.ts";
+import { startOf } from "./lock-file.ts";
 import type { RunningStack } from "./running-stack.ts";
 import { ServiceProcess } from "./service-process.ts";
 
@@ -54,8 +55,8 @@ export async function start(home: Home, paths: StackPaths, log: Logger): Promise
     orchestrator: connection.port,
     addresses: { orchestrator: addressOf("orchestrator"), images: addressOf("image-registry") },
     processes: () => [
-      ...processes.flatMap(({ name, pid }) => (pid === undefined ? [] : [{ name, pid, address: addressOf(name) }])),
-      ...(nats.pid === undefined ? [] : [{ name: "nats-server", pid: nats.pid, address: nats.url }]),
+      ...processes.flatMap(({ name, pid }) => (pid === undefined ? [] : [{ name, pid, started: startOf(pid), address: addressOf(name) }])),
+      ...(nats.pid === undefined ? [] : [{ name: "nats-server", pid: nats.pid, started: startOf(nats.pid), address: nats.url }]),
     ],
     onChange: (listener) => void listeners.push(listener),
     close: async () => {

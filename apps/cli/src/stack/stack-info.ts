@@ -1,4 +1,4 @@
-import { readFileSync, renameSync, writeFileSync } from "node:fs";
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { isAlive } from "./lock-file.ts";
 import type { Topology } from "./home.ts";
 
@@ -18,6 +18,7 @@ export interface StackInfo {
 export interface ProcessInfo {
   readonly name: string;
   readonly pid: number;
+  readonly started: string;
   readonly address: string;
 }
 
@@ -29,6 +30,21 @@ export function readStackInfo(path: string): StackInfo | undefined {
   } catch {
     return undefined;
   }
+}
+
+/**
+ * Ends what a daemon that was killed has left: its services end by themselves when it does, its nats-server cannot. Only
+ * for the holder of the stack's lock, or when nobody holds it.
+ */
+export function endLeftovers(path: string): void {
+  let info: StackInfo;
+  try {
+    info = JSON.parse(readFileSync(path, "utf8")) as StackInfo;
+  } catch {
+    return;
+  }
+  for (const each of info.processes) if (each.started !== "" && isAlive(each)) process.kill(each.pid, "SIGTERM");
+  rmSync(path, { force: true });
 }
 
 export function writeStackInfo(path: string, info: StackInfo): void {

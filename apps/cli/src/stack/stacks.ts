@@ -12,7 +12,7 @@ import { CliError } from "../cli-error.ts";
 import { daemonFlags } from "./daemon-flags.ts";
 import { type Home, type StackPaths, stackPaths, TOPOLOGIES, type Topology } from "./home.ts";
 import { isAlive, LockFile, startOf } from "./lock-file.ts";
-import { readStackInfo, type StackInfo } from "./stack-info.ts";
+import { endLeftovers, readStackInfo, type StackInfo } from "./stack-info.ts";
 
 /** A connected stack. */
 export interface Stack {
@@ -102,7 +102,10 @@ export class Stacks {
     this.#connected.delete(topology);
     const pid = new LockFile(paths.lock).owner();
     const info = readStackInfo(paths.info);
-    if (pid === undefined) return false;
+    if (pid === undefined) {
+      endLeftovers(paths.info);
+      return false;
+    }
     const daemon = { pid, started: startOf(pid) };
     process.kill(pid, "SIGTERM");
     const deadline = performance.now() + STOP_TIMEOUT_MS;

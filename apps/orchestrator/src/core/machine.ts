@@ -43,6 +43,8 @@ const DOING: Record<OperationKind, string> = {
   abort: "being cleaned up after a failure",
   recover: "being looked for after a restart of the orchestrator",
 };
+/** Operations that the machine begins by itself and that end soon. */
+const UNASKED: ReadonlySet<OperationKind> = new Set(["stop", "abort", "recover"]);
 const HALT_TIMEOUT_MS = 20_000;
 const STATS_TIMEOUT_MS = 1000;
 
@@ -115,18 +117,22 @@ export class Machine {
 
   // --- commands -------------------------------------------------------------------------------------------------
 
-  start(onProgress: (progress: StartProgress) => void): Promise<void> {
-    if (this.#record.state === MachineState.RUNNING && !this.#operation) return Promise.resolve();
+  async start(onProgress: (progress: StartProgress) => void): Promise<void> {
+    await this.#settled();
+    if (this.#record.state === MachineState.RUNNING && !this.#operation) return;
     if (this.#operation?.kind === "start") for (const progress of this.#progress) onProgress(progress);
     else this.#progress = [];
     this.#progressListeners.add(onProgress);
-    return Promise.try(() => this.#operate("start", (signal) => this.#start(signal))).finally(() =>
-      this.#progressListeners.delete(onProgress),
-    );
+    try {
+      await this.#operate("start", (signal) => this.#start(signal));
+    } finally {
+      this.#progressListeners.delete(onProgress);
+    }
   }
 
   async halt(force: boolean, timeoutMs: number): Promise<void> {
     if (force) await this.#cutShort();
+    await this.#settled();
     if (!this.#operation && this.#record.state !== MachineState.RUNNING) {
       // Halting what does not run is done; a halted machine keeps saying why it stopped.
       if (this.#record.state === MachineState.ABORTED) await this.#operate("halt", () => this.#release(MachineState.HALTED, "halted"));
@@ -166,6 +172,11 @@ export class Machine {
     });
     this.#operation = { kind, abort, promise };
     return promise;
+  }
+
+  /** Waits for what nobody asked for: a command must not be refused because a guest happens to be going down. */
+  async #settled(): Promise<void> {
+    while (this.#operation && UNASKED.has(this.#operation.kind)) await this.#operation.promise.catch(() => {});
   }
 
   /** Cancels a start, and waits out what cannot be cancelled. */
