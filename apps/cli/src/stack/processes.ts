@@ -3,7 +3,6 @@ import { connectGrpc } from "@polyvisor/contracts/grpc";
 import { ORCHESTRATOR } from "@polyvisor/contracts/orchestrator";
 import { findNatsServer, startNatsServer, type NatsServer } from "@polyvisor/service-kit";
 import type { Logger } from "pino";
-import { ENGINE_FLAGS } from "./daemon-flags.ts";
 import type { Home, StackPaths } from "./home.ts";
 import { startOf } from "./lock-file.ts";
 import type { RunningStack } from "./running-stack.ts";
@@ -30,7 +29,6 @@ export async function start(home: Home, paths: StackPaths, log: Logger): Promise
       new ServiceProcess({
         name,
         main: new URL("main.ts", import.meta.resolve(`@polyvisor/${name}`)),
-        nodeFlags: name === "cpu-emulator" ? ENGINE_FLAGS : [],
         environment: { ...environment, PV_LISTEN: addressOf(name), PV_STATE_DIR: name === "image-registry" ? home.registry : paths.state },
         logFile: join(paths.root, "logs", `${name}.log`),
         log,

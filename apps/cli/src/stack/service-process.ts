@@ -9,7 +9,6 @@ import type { Logger } from "pino";
 export interface ServiceProcessOptions {
   readonly name: string;
   readonly main: URL;
-  readonly nodeFlags: readonly string[];
   readonly environment: Readonly<Record<string, string>>;
   readonly logFile: string;
   readonly log: Logger;
@@ -43,9 +42,9 @@ export class ServiceProcess {
 
   /** Resolves when the service has said that it is ready. */
   async start(): Promise<void> {
-    const { main, nodeFlags, environment, logFile, log, onChange } = this.#options;
+    const { main, environment, logFile, log, onChange } = this.#options;
     const logFd = openSync(logFile, "a", 0o600);
-    const child = spawn(process.execPath, [...nodeFlags, fileURLToPath(main)], {
+    const child = spawn(process.execPath, [fileURLToPath(main)], {
       stdio: ["pipe", "pipe", logFd],
       env: { ...process.env, ...environment },
     });

@@ -9,7 +9,6 @@ import { IMAGE, type ImagePort } from "@polyvisor/contracts/image";
 import { type Machine, ORCHESTRATOR, type OrchestratorPort } from "@polyvisor/contracts/orchestrator";
 import { readStoredMachines } from "@polyvisor/orchestrator";
 import { CliError } from "../cli-error.ts";
-import { daemonFlags } from "./daemon-flags.ts";
 import { type Home, type StackPaths, stackPaths, TOPOLOGIES, type Topology } from "./home.ts";
 import { isAlive, LockFile, startOf } from "./lock-file.ts";
 import { endLeftovers, readStackInfo, type StackInfo } from "./stack-info.ts";
@@ -154,7 +153,7 @@ async function startDaemon(home: Home, paths: StackPaths): Promise<void> {
   mkdirSync(dirname(paths.log), { recursive: true, mode: 0o700 });
   const log = openSync(paths.log, "a", 0o600);
   const program = fileURLToPath(new URL("./daemon.ts", import.meta.url));
-  const child = spawn(process.execPath, [...daemonFlags(paths.topology), program, paths.topology], {
+  const child = spawn(process.execPath, [program, paths.topology], {
     detached: true,
     stdio: ["ignore", log, log],
     cwd: home.root,

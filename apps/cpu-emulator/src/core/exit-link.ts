@@ -46,6 +46,11 @@ export class ExitLink {
     });
   }
 
+  /** An exit has been sent whose answer has not come. */
+  get waiting(): boolean {
+    return this.#waiting !== 0;
+  }
+
   /** Takes what is in the ring. False when the ring was empty. */
   drain(): boolean {
     const { mailbox } = this.#options;

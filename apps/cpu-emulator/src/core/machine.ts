@@ -17,6 +17,7 @@ import {
 } from "./mailbox.ts";
 import { Privileged } from "./privileged.ts";
 import { HartState } from "./sbi/hsm.ts";
+import { SpinWait } from "./spin.ts";
 
 export interface MachineSpec {
   readonly machine: string;
@@ -298,10 +299,14 @@ export class Machine {
   /** Forwards exits whenever a hart rings; one loop per machine. */
   async #serveExits(): Promise<void> {
     const words = this.#cells.i32;
+    const spin = new SpinWait(800); // ~25 µs: this thread has other work
     for (let rounds = 0; this.state !== "destroyed" && this.state !== "failed"; rounds++) {
       const seen = Atomics.load(words, DOORBELL >> 2);
       Atomics.store(words, HOST_ASLEEP >> 2, 0);
-      for (const { exits } of this.#harts) exits.drain();
+      let rang = false;
+      for (const { exits } of this.#harts) rang = exits.drain() || rang;
+      // A hart that was just answered often asks again at once; one whose answer is still on its way does not.
+      if (rang && this.#harts.every(({ exits }) => !exits.waiting)) spin.until(words, DOORBELL >> 2, seen);
       Atomics.store(words, HOST_ASLEEP >> 2, 1);
       const rung = Atomics.waitAsync(words, DOORBELL >> 2, seen);
       if (rung.async) {

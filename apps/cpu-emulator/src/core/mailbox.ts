@@ -1,5 +1,6 @@
 import type { HartCells, MachineCells } from "./cells.ts";
 import { ATTENTION, MAILBOX, REQUESTS } from "./hart-state.ts";
+import { SpinWait } from "./spin.ts";
 
 /**
  * The mailbox between one hart (worker thread) and the hart host (main thread), in the hart's cells:
@@ -107,6 +108,7 @@ export class HartMailbox {
   readonly #cells: HartCells;
   readonly #machine: MachineCells;
   #sequence = 0;
+  readonly #spin = new SpinWait(3000); // ~100 µs: covers a round trip over a Unix socket too
   /** What to do about requests that arrive while the hart sleeps in a waiting exit; set by the hart loop. */
   serveWhileBlocked: () => void = () => {};
 
@@ -122,7 +124,9 @@ export class HartMailbox {
   call(kind: number, size: number, address: bigint, value: bigint): number {
     const cells = this.#cells;
     const sequence = (this.#sequence = (this.#sequence + 1) | 0 || 1);
+    const before = Atomics.load(cells.i32, ANSWER >> 2);
     this.#write(kind, sequence, size, address, value);
+    this.#spin.until(cells.i32, ANSWER >> 2, before);
     if (Atomics.load(cells.i32, ANSWER >> 2) !== sequence) {
       this.block(() => {
         let seen: number;
