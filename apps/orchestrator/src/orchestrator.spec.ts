@@ -91,6 +91,16 @@ describe("start", () => {
     ]);
   });
 
+  it("waits for a service that is coming back after a crash", async () => {
+    const { port, fakes } = await bench();
+    fakes.silent.add("device-bus");
+    const starting = up(port);
+    await eventually(async () => (await port.listMachines({})).machines[0]?.state === MachineState.STARTING);
+    expect(fakes.calls).not.toContain("createSpace");
+    fakes.silent.clear();
+    expect((await starting).at(-1)).toMatchObject({ done: true });
+  });
+
   it("the user's own disk image is the disk's base, rounded up to whole sectors", async () => {
     const { port, fakes } = await bench();
     const digest = fakes.putBlob(new Uint8Array(1500));
@@ -364,7 +374,8 @@ describe("all services at once", () => {
   });
 
   it("a service that does not answer in a second is unreachable, the others are not held up", async () => {
-    const { port } = await bench();
+    const { port, fakes } = await bench();
+    fakes.silent.add("device-bus");
     const { services } = await port.listServices({});
     expect(services.map((service) => `${service.service} ${service.state}`)).toEqual(["cpu-emulator serving", "device-bus unreachable", "orchestrator serving"]);
   });

@@ -61,6 +61,8 @@ export class FakeServices {
   readonly ports = new Map<string, string>();
   readonly spaces = new Set<string>();
   readonly calls: string[] = [];
+  /** Services that do not answer when they are asked who they are. */
+  readonly silent = new Set<string>();
   readonly rules = new Map<string, Map<string, Rule>>();
   readonly options: FakeOptions;
   readonly peers: OrchestratorPeers;
@@ -304,7 +306,7 @@ export class FakeServices {
     });
     const kit = mediated(KIT, {
       describe: () => {
-        if (service === "device-bus") return new Promise(() => {});
+        if (this.silent.has(service)) return new Promise(() => {});
         return { service, version: "0.1.0", pid: 1, address: "", uptimeMs: 1n, unimplemented: [], facts: new Map() };
       },
     });
