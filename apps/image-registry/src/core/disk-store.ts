@@ -62,7 +62,7 @@ export class DiskStore {
 
   async delete(id: string): Promise<void> {
     checkId(id);
-    await this.#open.get(id)?.closing;
+    await this.#closed(id);
     if (!(await this.#record(id))) throw new ContractError("not-found", `there is no disk ${id}`);
     const lock = this.#open.has(id) ? undefined : await this.#storage.files.lock(`${folderOf(id)}/lock`);
     if (!lock) throw new ContractError("conflict", `deleteDisk ${id}: the disk is open; stop its machine first`);
@@ -93,7 +93,7 @@ export class DiskStore {
   /** Opens a disk for one user. "conflict" while somebody, here or in another process, has it open. */
   async open(id: string, readOnly: boolean): Promise<OpenDisk> {
     checkId(id);
-    await this.#open.get(id)?.closing;
+    await this.#closed(id);
     const record = await this.#record(id);
     if (!record) throw new ContractError("not-found", `there is no disk ${id}; create it first`);
     const busy = (): ContractError => new ContractError("conflict", `the disk ${id} is open already: a disk serves one machine at a time; stop the other first`);
@@ -111,6 +111,11 @@ export class DiskStore {
       await handle.lock?.release();
       throw error;
     }
+  }
+
+  /** Waits for a close that is on. That it failed (a full disk) was its user's to hear, and is no reason to keep the disk. */
+  async #closed(id: string): Promise<void> {
+    await this.#open.get(id)?.closing?.catch(() => {});
   }
 
   /** Disks that are open here. */
