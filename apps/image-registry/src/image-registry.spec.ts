@@ -149,6 +149,7 @@ describe("image-registry on a full filesystem", () => {
     };
     expect(await send({ $case: "flush", value: {} })).toBe(BlockStatus.IO_ERROR);
     channel.close();
+    await new Promise((resolve) => setImmediate(resolve)); // the stream's end reaches the disk
     await port.deleteDisk({ id: "d" }); // that its last flush failed is no reason to keep it
     await service.close();
   });

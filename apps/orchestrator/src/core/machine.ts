@@ -47,6 +47,8 @@ const DOING: Record<OperationKind, string> = {
 const UNASKED: ReadonlySet<OperationKind> = new Set(["stop", "abort", "recover"]);
 const HALT_TIMEOUT_MS = 20_000;
 const STATS_TIMEOUT_MS = 1000;
+const DISK_CLOSE_POLL_MS = 100;
+const DISK_CLOSE_ATTEMPTS = 20;
 
 /**
  * One machine's life. At most one operation at a time: the same command again joins it, another one is refused with
@@ -370,9 +372,14 @@ export class Machine {
   async #deleteDisk(): Promise<void> {
     const disk = this.#record.disk;
     if (!disk) return;
-    await this.#environment.peers.images.deleteDisk({ id: disk.id }).catch((error: unknown) => {
-      if (asContractError(error).condition !== "not-found") throw error;
-    });
+    const { peers, context } = this.#environment;
+    for (let attempt = 1; ; attempt++) {
+      const failure = await peers.images.deleteDisk({ id: disk.id }).then(() => undefined, asContractError);
+      if (!failure || failure.condition === "not-found") break;
+      // The board's stream was closed just now: the image-registry hears of it on another connection than this one.
+      if (failure.condition !== "conflict" || attempt === DISK_CLOSE_ATTEMPTS) throw failure;
+      await delay(context.clock, DISK_CLOSE_POLL_MS);
+    }
     this.#record.disk = undefined;
     this.#save();
   }
