@@ -44,6 +44,8 @@ const STOP_TIMEOUT_MS = 1000;
 const REPORT_TIMEOUT_MS = 500;
 /** Rounds of serving exits without letting the rest of the process have a turn. */
 const ROUNDS_PER_TURN = 32;
+/** How long the event loop polls instead of sleeping after an exit went to another process. */
+const AWAKE_MS = 0.3;
 
 interface Hart {
   readonly cells: HartCells;
@@ -300,13 +302,26 @@ export class Machine {
   async #serveExits(): Promise<void> {
     const words = this.#cells.i32;
     const spin = new SpinWait(800); // ~25 µs: this thread has other work
+    let awakeUntil = 0;
     for (let rounds = 0; this.state !== "destroyed" && this.state !== "failed"; rounds++) {
       const seen = Atomics.load(words, DOORBELL >> 2);
       Atomics.store(words, HOST_ASLEEP >> 2, 0);
       let rang = false;
       for (const { exits } of this.#harts) rang = exits.drain() || rang;
-      // A hart that was just answered often asks again at once; one whose answer is still on its way does not.
-      if (rang && this.#harts.every(({ exits }) => !exits.waiting)) spin.until(words, DOORBELL >> 2, seen);
+      if (this.#harts.some(({ exits }) => exits.waiting)) {
+        // The answer comes over a socket: stay awake for it and for the next exit, see SpinWait.
+        if (rang) awakeUntil = this.#host.hostMs() + AWAKE_MS;
+      } else if (rang && awakeUntil === 0) {
+        // A hart that was answered at once often asks again at once.
+        spin.until(words, DOORBELL >> 2, seen);
+      }
+      if (awakeUntil !== 0) {
+        if (this.#host.hostMs() < awakeUntil) {
+          await this.#host.turn();
+          continue;
+        }
+        awakeUntil = 0;
+      }
       Atomics.store(words, HOST_ASLEEP >> 2, 1);
       const rung = Atomics.waitAsync(words, DOORBELL >> 2, seen);
       if (rung.async) {

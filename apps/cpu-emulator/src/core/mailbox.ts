@@ -108,7 +108,7 @@ export class HartMailbox {
   readonly #cells: HartCells;
   readonly #machine: MachineCells;
   #sequence = 0;
-  readonly #spin = new SpinWait(3000); // ~100 µs: covers a round trip over a Unix socket too
+  readonly #spin = new SpinWait(400); // ~12 µs: an answer from this process; from another one it takes longer
   /** What to do about requests that arrive while the hart sleeps in a waiting exit; set by the hart loop. */
   serveWhileBlocked: () => void = () => {};
 
