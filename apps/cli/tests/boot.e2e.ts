@@ -52,7 +52,7 @@ for (const topology of TOPOLOGIES) {
       await hv.sh("web", "umount /mnt");
     });
 
-    if (topology === "embedded") mediation(hv);
+    mediation(hv);
     if (topology === "processes") crash(hv);
 
     it("destroy leaves nothing of the machine", async () => {
