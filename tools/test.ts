@@ -86,10 +86,12 @@ const TOOLS: readonly { program: string; debian: string; for: string }[] = [
   { program: "nats-server", debian: "nats-server", for: "events and the processes topology" },
   { program: "riscv64-linux-gnu-as", debian: "binutils-riscv64-linux-gnu", for: "comparing the assembler with GNU's" },
   { program: "dtc", debian: "device-tree-compiler", for: "checking the device tree" },
+  { program: "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_jump.bin", debian: "opensbi", for: "booting with an M-mode firmware" },
   { program: "mkfs.ext4", debian: "e2fsprogs", for: "the guest's disk" },
 ];
 
 function onPath(program: string): boolean {
+  if (program.startsWith("/")) return existsSync(program);
   return [...(process.env["PATH"] ?? "").split(delimiter), "/usr/sbin", "/sbin"].some((directory) => {
     try {
       accessSync(join(directory || ".", program), constants.X_OK);

@@ -2,14 +2,16 @@ import { formatResult, formatSummary, loadSuite, runSuite, SUITE_NAMES } from "@
 import { connectGrpc } from "@polyvisor/contracts/grpc";
 import { Argument, type Command } from "commander";
 import { addCommand, type Cli } from "../cli.ts";
-import { EXIT_FAILURE } from "../cli-error.ts";
+import { EXIT_FAILURE, UsageError } from "../cli-error.ts";
 import { parseSeconds } from "../format/quantity.ts";
+import { NEIGHBOURS_FEATURE, serveNeighbours } from "./conform-neighbours.ts";
 
 interface ConformOptions {
   endpoint: string;
   feature?: string[];
   knownFailure?: string[];
   filter?: string;
+  neighbours?: string;
   timeout: string;
   json?: boolean;
 }
@@ -20,6 +22,7 @@ export function addConformCommand(program: Command, cli: Cli): void {
   addCommand(program, "conform", "test a running process against the contract of a service, whoever wrote it", [
     ["hv conform memory-manager --endpoint unix:/run/mm.sock", ""],
     ["hv conform cpu-emulator --endpoint localhost:7001 --filter CPU-3", "some of the cases"],
+    ["hv conform cpu-emulator --endpoint unix:/tmp/n/cpu.sock --neighbours /tmp/n", "all cases; yours calls /tmp/n/memory-manager.sock and device-bus.sock"],
     ["hv conform orchestrator --endpoint unix:/run/orc.sock --feature boot", "with cases that need a feature"],
   ])
     .addArgument(new Argument("<service>", "whose contract").choices(SUITE_NAMES))
@@ -27,14 +30,18 @@ export function addConformCommand(program: Command, cli: Cli): void {
     .option("--feature <name>", "the process has this optional feature; may be given more than once", collect)
     .option("--known-failure <requirement>", "may fail; it is an error if it passes", collect)
     .option("--filter <text>", "only cases whose number or title has this")
+    .option("--neighbours <directory>", "cpu-emulator: serve the neighbours that its cases need on memory-manager.sock and device-bus.sock there")
     .option("--timeout <seconds>", "for one case", "30")
     .action(async (service: string, options: ConformOptions) => {
+      if (options.neighbours && service !== "cpu-emulator") throw new UsageError("--neighbours is for cpu-emulator: the cases of the others need none");
       const suite = await loadSuite(service);
+      const features = [...(options.feature ?? []), ...(options.neighbours ? [NEIGHBOURS_FEATURE] : [])];
+      const endNeighbours = options.neighbours ? await serveNeighbours(options.neighbours) : () => {};
       const connection = connectGrpc(suite.contract, options.endpoint);
       try {
         await connection.ready();
         const report = await runSuite(suite, connection.port, {
-          ...(options.feature ? { features: options.feature } : {}),
+          features,
           ...(options.knownFailure ? { knownFailures: options.knownFailure } : {}),
           ...(options.filter ? { filter: options.filter } : {}),
           caseTimeoutMs: parseSeconds(options.timeout) * 1000,
@@ -44,6 +51,7 @@ export function addConformCommand(program: Command, cli: Cli): void {
         if (!report.ok) cli.exitCode = EXIT_FAILURE;
       } finally {
         connection.close();
+        endNeighbours();
       }
     });
 }

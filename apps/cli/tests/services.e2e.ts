@@ -1,0 +1,79 @@
+import { spawn } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { connectNatsBus, type CloudEvent } from "@polyvisor/service-kit";
+import { testContext } from "@polyvisor/testkit";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Hv } from "./hv.ts";
+
+interface Service {
+  readonly service: string;
+  readonly address: string;
+}
+
+describe("the services as processes", () => {
+  const hv = new Hv();
+  let services: Service[];
+  let natsUrl: string;
+  const addressOf = (name: string): string => services.find(({ service }) => service === name)!.address;
+
+  beforeAll(async () => {
+    await hv.ok("stack", "up", "--topology", "processes");
+    const [list] = await hv.json<{ services: Service[]; daemon: { helpers: { address: string }[] } }[]>("services");
+    services = list!.services;
+    natsUrl = list!.daemon.helpers[0]!.address;
+  });
+  afterAll(() => hv.close());
+
+  it.each(["memory-manager", "device-bus", "network-fabric", "image-registry", "orchestrator"])("%s conforms to its contract", async (service) => {
+    expect(await hv.ok("conform", service, "--endpoint", addressOf(service))).toMatch(/ 0 failed, .*: conforms/);
+  });
+
+  it("a cpu-emulator that is not part of a stack conforms to its contract, every case", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "hv-cpu-"));
+    const endpoint = `unix:${join(directory, "cpu.sock")}`;
+    const main = fileURLToPath(new URL("main.ts", import.meta.resolve("@polyvisor/cpu-emulator")));
+    const env = { ...process.env, PV_MEMORY_MANAGER: `unix:${directory}/memory-manager.sock`, PV_DEVICE_BUS: `unix:${directory}/device-bus.sock` };
+    const child = spawn(process.execPath, [main, "--listen", endpoint], { env, stdio: "ignore" });
+    try {
+      expect(await hv.ok("conform", "cpu-emulator", "--endpoint", endpoint, "--neighbours", directory)).toMatch(/ 0 failed, 0 skipped: conforms/);
+    } finally {
+      child.kill();
+      rmSync(directory, { recursive: true, force: true });
+    }
+  });
+
+  it("facts of a machine's life are on NATS, with CloudEvents attributes", async () => {
+    const bus = await connectNatsBus(natsUrl, { name: "e2e", log: testContext().log });
+    const events: CloudEvent[] = [];
+    bus.subscribe("pv.v1.facts.>", (event) => events.push(event));
+    await hv.ok("up", "facts", "--topology", "processes");
+    // Its address comes from the fabric's DHCP server a moment later.
+    await expect.poll(() => hv.sh("facts", "ip address show eth0").then(({ stdout }) => stdout), { timeout: 60_000, interval: 1000 }).toContain("inet 10.0.2.15/24");
+    expect((await hv.sh("facts", "ping -c 1 10.0.2.2")).status).toBe(0);
+    await hv.ok("destroy", "facts");
+    await expect.poll(() => events.map(({ fact }) => fact), { timeout: 10_000 }).toContain("machine-destroyed");
+    await bus.close();
+    const facts = events.map(({ fact }) => fact);
+    for (const fact of ["space-created", "disk-created", "port-attached", "board-created", "harts-running", "machine-running", "lease-granted"]) expect(facts).toContain(fact);
+    expect(events[0]).toMatchObject({ specversion: "1.0", machine: "facts", source: expect.stringMatching(/^\/polyvisor\//) });
+  });
+});
+
+const FIRMWARE = "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_jump.bin";
+if (!existsSync(FIRMWARE)) console.log(`skipped: booting with Debian's OpenSBI, ${FIRMWARE} is absent (Debian: apt-get install opensbi)`);
+
+describe.skipIf(!existsSync(FIRMWARE))("an M-mode firmware", () => {
+  const hv = new Hv();
+  afterAll(() => hv.close());
+
+  it("Debian's OpenSBI starts the kernel on two harts", async () => {
+    await hv.ok("up", "fw", "--firmware", FIRMWARE, "--cpus", "2");
+    const log = (await hv.sh("fw", "dmesg; nproc")).stdout;
+    expect(log).toMatch(/SBI implementation ID=0x1 /); // SBI spec, section 4.3: 1 is OpenSBI
+    expect(log.trim().split("\n").at(-1)).toBe("2");
+    await hv.ok("destroy", "fw");
+  });
+});
