@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -18,17 +18,16 @@ export class Hv {
 
   constructor() {
     this.home = mkdtempSync(join(tmpdir(), "hv-e2e-"));
+    // Packages and built boxes are this user's: what is there already need not be fetched again.
+    const cache = join(process.env["HV_HOME"] ?? join(homedir(), ".polyvisor"), "cache");
+    mkdirSync(cache, { recursive: true });
+    symlinkSync(cache, join(this.home, "cache"));
   }
 
   /** Runs one command; a non-zero exit status is an answer, not an error. */
   run(args: readonly string[], { timeoutMs = 240_000, input = "" }: { timeoutMs?: number; input?: string } = {}): Promise<Outcome> {
     return new Promise((resolve, reject) => {
-      const env = {
-        ...process.env,
-        HV_HOME: this.home,
-        // Boxes that this user has built already need not be built again.
-        HV_BOX_CACHE: process.env["HV_BOX_CACHE"] ?? join(process.env["HV_HOME"] ?? join(homedir(), ".polyvisor"), "cache"),
-      };
+      const env = { ...process.env, HV_HOME: this.home };
       const child = execFile(process.execPath, [BIN, ...args], { env, timeout: timeoutMs, killSignal: "SIGKILL", maxBuffer: 64 << 20 }, (error, stdout, stderr) => {
         if (error?.killed) reject(new Error(`hv ${args.join(" ")} was still running after ${timeoutMs} ms:\n${stdout}${stderr}`));
         else resolve({ status: typeof error?.code === "number" ? error.code : error ? 1 : 0, stdout, stderr });
