@@ -1,8 +1,9 @@
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { assemble } from "@polyvisor/isa";
 import { connectNatsBus, type CloudEvent } from "@polyvisor/service-kit";
 import { testContext } from "@polyvisor/testkit";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -59,6 +60,34 @@ describe("the services as processes", () => {
     const facts = events.map(({ fact }) => fact);
     for (const fact of ["space-created", "disk-created", "port-attached", "board-created", "harts-running", "machine-running", "lease-granted"]) expect(facts).toContain(fact);
     expect(events[0]).toMatchObject({ specversion: "1.0", machine: "facts", source: expect.stringMatching(/^\/polyvisor\//) });
+  });
+});
+
+describe("guests that need no download", () => {
+  const hv = new Hv();
+  afterAll(() => hv.close());
+
+  it("the tiny box prints, takes traps and timer interrupts, and powers off", async () => {
+    const { status, stdout } = await hv.run(["up", "t", "--box", "tiny", "--console"]);
+    expect(status).toBe(0);
+    expect(stdout).toContain("primes below 2000: 303");
+    expect(stdout).toContain("timer: 1 2 3 4 5");
+    expect(await hv.json("status", "t")).toMatchObject({ state: "halted" });
+  });
+
+  it("hv run: serial port on stdout, exit status from the test finisher, on both engines", async () => {
+    const program = join(hv.home, "program.bin");
+    const source = `
+      li t0, 0x10000000
+      li t1, 'K'
+      sb t1, 0(t0)
+      li t0, 0x100000
+      li t1, (9 << 16) | 0x3333
+      sw t1, 0(t0)
+    1: j 1b`;
+    writeFileSync(program, assemble(source, { base: 0x8000_0000n }).bytes);
+    for (const engine of ["interpreter", "reference"]) expect(await hv.run(["run", "--engine", engine, program])).toMatchObject({ status: 9, stdout: "K" });
+    expect(await hv.json("status")).toHaveLength(1); // the tiny one: hv run leaves no machine
   });
 });
 
