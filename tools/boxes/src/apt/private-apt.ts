@@ -1,11 +1,14 @@
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { createReadStream, existsSync, mkdirSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { createReadStream, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { BoxBuildError } from "../built-box.ts";
 import type { DebianMirror } from "./debian-mirror.ts";
+
+/** Names that Debian gives to its suites besides their codenames (Debian policy of suites: deb822 `Suite` field). */
+const SUITE_ALIASES = ["stable", "oldstable", "testing"] as const;
 
 /** A package file as the signed lists describe it. */
 export interface AptPackage {
@@ -23,13 +26,16 @@ export interface AptPackage {
 export class PrivateApt {
   readonly #dir: string;
   readonly #env: NodeJS.ProcessEnv;
+  readonly #suite: string;
+  readonly #source: (suite: string) => string;
 
   constructor(options: { dir: string; mirror: DebianMirror; suite: string; architecture: string; env: NodeJS.ProcessEnv }) {
     const { dir, mirror, suite, architecture } = options;
     this.#dir = dir;
     for (const sub of ["lists/partial", "cache/archives/partial", "packages"]) mkdirSync(join(dir, sub), { recursive: true });
     const signed = mirror.signedBy ? ` signed-by=${mirror.signedBy}` : "";
-    writeFileSync(join(dir, "sources.list"), `deb [arch=${architecture}${signed}] ${mirror.uri} ${suite} main\n`);
+    this.#suite = suite;
+    this.#source = (name) => `deb [arch=${architecture}${signed}] ${mirror.uri} ${name} main\n`;
     writeFileSync(join(dir, "status"), "");
     const quoted = (path: string): string => JSON.stringify(join(dir, path));
     writeFileSync(
@@ -52,8 +58,31 @@ export class PrivateApt {
     this.#env = { ...options.env, APT_CONFIG: join(dir, "apt.conf"), LC_ALL: "C" };
   }
 
-  async update(): Promise<void> {
-    await run("apt-get", ["update", "-q", "-o", "APT::Update::Error-Mode=any"], { env: this.#env });
+  /**
+   * Fetches the package lists. While a mirror (or a cache before it) takes a new release in, its lists of a suite may not
+   * fit the signed Release file for hours; the suite's other names ("stable") are other files there, and may fit.
+   */
+  async update(log: (line: string) => void = () => {}): Promise<void> {
+    let failure: unknown;
+    for (const suite of [this.#suite, ...SUITE_ALIASES]) {
+      writeFileSync(join(this.#dir, "sources.list"), this.#source(suite));
+      try {
+        await run("apt-get", ["update", "-q", "-o", "APT::Update::Error-Mode=any"], { env: this.#env });
+        if (suite === this.#suite || this.#codename(suite) === this.#suite) return;
+      } catch (error) {
+        failure ??= error;
+        if (!/Mirror sync in progress|Hash Sum mismatch|unexpected size/i.test(String(error))) throw failure;
+        log(`the mirror's lists of ${suite} do not fit together now; trying the suite's other names`);
+      }
+    }
+    throw failure;
+  }
+
+  /** The release that a suite's name stands for today, from its signed Release file. */
+  #codename(suite: string): string | undefined {
+    const lists = join(this.#dir, "lists");
+    const file = readdirSync(lists).find((name) => name.endsWith(`_dists_${suite}_InRelease`));
+    return file && /^Codename: (\S+)$/m.exec(readFileSync(join(lists, file), "utf8"))?.[1];
   }
 
   /** The `Depends` field of a package's newest version, split at commas. */

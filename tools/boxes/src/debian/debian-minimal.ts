@@ -41,7 +41,7 @@ export async function buildDebianMinimal(options: BuildOptions, out: string): Pr
   const apt = new PrivateApt({ dir: join(options.cacheDir, "apt", `${SUITE}-${ARCHITECTURE}`), mirror, suite: SUITE, architecture: ARCHITECTURE, env });
 
   progress({ step: "package lists" });
-  await apt.update();
+  await apt.update(log);
   // linux-image-riscv64 is a name for the current kernel: its dependency is the package that holds it.
   const kernelName = (await apt.depends("linux-image-riscv64")).map((d) => d.split(" ")[0] as string).find((d) => d.startsWith("linux-image-"));
   if (!kernelName) throw new BoxBuildError("linux-image-riscv64 depends on no linux-image-<version>: the mirror's lists are not what this recipe expects");
@@ -156,7 +156,7 @@ async function fetchMke2fs(options: BuildOptions, env: NodeJS.ProcessEnv, log: (
     if (!existsSync(path)) {
       const mirror = findDebianMirror(env);
       const apt = new PrivateApt({ dir: join(options.cacheDir, "apt", `${SUITE}-${machine}`), mirror, suite: SUITE, architecture: machine, env });
-      await apt.update();
+      await apt.update(log);
       const [p] = await apt.describe(["e2fsprogs"]);
       const deb = await apt.fetch(p as AptPackage, () => {});
       mkdirSync(folder, { recursive: true });
