@@ -81,6 +81,11 @@ export class CpuService {
       await this.#machine("writeHart", machine).write(state);
       return {};
     },
+    saveHarts: async ({ machine }) => ({ state: await this.#machine("saveHarts", machine).save() }),
+    restoreHarts: async ({ machine, state }) => {
+      await this.#machine("restoreHarts", machine).restore(state);
+      return {};
+    },
     setEngine: async ({ machine, engine }) => {
       await this.#machine("setEngine", machine).setEngine(engineNamed("setEngine", engine));
       return {};

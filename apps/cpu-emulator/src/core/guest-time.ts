@@ -47,6 +47,10 @@ export class GuestTime {
   set(ticks: number): void {
     this.#cells[EPOCH_MS >> 3] = this.#hostMs() - ticks / TICKS_PER_MS;
   }
+  /** Frozen at `ticks` (harts restored). */
+  restore(ticks: number): void {
+    this.#cells[FROZEN_TICKS >> 3] = ticks;
+  }
   /** mtime of a new machine: 0, frozen. */
   reset(): void {
     this.#cells[FROZEN_TICKS >> 3] = 0;

@@ -9,6 +9,8 @@ import { GuestTime } from "./guest-time.ts";
 import { boot, ENGINES, type EngineName } from "./hart-loop.ts";
 import { ENGINE, EXTERNAL_PENDING, INSTRET, REQUESTS } from "./hart-state.ts";
 import { readHartState, writeHartState, type HartStatus } from "./hart-snapshot.ts";
+import { decodeSavedHarts, encodeSavedHarts, restoreHart, saveHart } from "./saved-harts.ts";
+import { ISA } from "./isa-string.ts";
 import { hartStats, type HartReport } from "./hart-stats.ts";
 import type { HartHost, HartThread } from "./host.ts";
 import { PageLease } from "./lease.ts";
@@ -200,6 +202,34 @@ export class Machine {
   }
   write(state: HartStateMessage): Promise<void> {
     return this.#exclusive(async () => writeHartState(this.#paused(state.hart, "writeHart").core, state));
+  }
+
+  /** The state of all harts, which must stand still. */
+  save(): Promise<Uint8Array> {
+    return this.#exclusive(async () => {
+      this.#paused(0, "saveHarts");
+      return encodeSavedHarts({ isa: ISA, time: BigInt(this.#time.ticks()), harts: this.#harts.map(({ core }) => saveHart(core)) });
+    });
+  }
+  /** All or nothing: a blob that does not fit changes no hart. */
+  restore(blob: Uint8Array): Promise<void> {
+    return this.#exclusive(async () => {
+      this.#paused(0, "restoreHarts");
+      const saved = decodeSavedHarts(blob);
+      if (saved.harts.length !== this.#harts.length) {
+        throw new ContractError("invalid", `restoreHarts: the state has ${saved.harts.length} harts, ${this.spec.machine} has ${this.#harts.length}; create it with as many`);
+      }
+      const time = this.#time.ticks();
+      const before = this.#harts.map(({ cells }) => cells.u8.slice());
+      try {
+        this.#time.restore(Number(saved.time));
+        this.#harts.forEach(({ core }, index) => restoreHart(core, saved.harts[index]!));
+      } catch (error) {
+        this.#time.restore(time);
+        this.#harts.forEach(({ cells }, index) => cells.u8.set(before[index]!));
+        throw error;
+      }
+    });
   }
 
   /** Takes effect at each hart's next slice boundary; the architectural state is the same in all engines. */

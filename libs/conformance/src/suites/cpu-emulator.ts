@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { ContractError, messages, type Condition } from "@polyvisor/contracts";
-import { CPU, Firmware, InterruptLine, type CpuPort, type CreateHartsRequest, type HartState } from "@polyvisor/contracts/cpu";
+import { CPU, Firmware, InterruptLine, SavedHarts, type CpuPort, type CreateHartsRequest, type HartState } from "@polyvisor/contracts/cpu";
 import type { ConformanceCase, ConformanceEnvironment, ConformanceSuite } from "../suite.ts";
 
 const BASE = 0x8000_0000n;
@@ -58,6 +58,19 @@ async function refused(condition: Condition, promise: Promise<unknown>): Promise
     assert.equal(error.condition, condition, error.message);
     return true;
   });
+}
+/** A blob as SaveHarts makes them (CPU-14). */
+function savedBlob(saved: SavedHarts): Uint8Array {
+  const payload = SavedHarts.encode(saved).finish();
+  let crc = -1;
+  for (const byte of payload) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (0xedb8_8320 & -(crc & 1));
+  }
+  const head = new Uint8Array(12);
+  head.set(new TextEncoder().encode("PVHARTS\x01"));
+  new DataView(head.buffer).setInt32(8, ~crc, true);
+  return Uint8Array.of(...head, ...payload);
 }
 /** Polls until the condition holds. */
 async function eventually(environment: ConformanceEnvironment, what: string, check: () => Promise<boolean>): Promise<void> {
@@ -285,12 +298,57 @@ const cases: Case[] = [
     },
   },
   {
+    requirement: "CPU-14",
+    title: "saved harts restored in another machine go on as if nothing had happened",
+    needs,
+    async run(port, environment) {
+      const first = await create(port, environment, { harts: 2 });
+      const state = await read(port, first);
+      const x = state.x.map((_, n) => (n === 0 ? 0n : BigInt(n) << 33n));
+      const csr = new Map([[STVEC, HANDLER], [MIE, SEIE], [0x340, 77n]]);
+      await port.writeHart({ machine: first, state: { ...state, x, csr } });
+      await port.stepHart({ machine: first, hart: 0, instructions: 5n });
+      const { state: blob } = await port.saveHarts({ machine: first });
+      const saved = [await read(port, first, 0), await read(port, first, 1)];
+      const second = await create(port, environment, { harts: 2 });
+      await port.restoreHarts({ machine: second, state: blob });
+      assert.deepEqual([await read(port, second, 0), await read(port, second, 1)], saved);
+      const step = { hart: 0, instructions: 9n };
+      assert.deepEqual(await port.stepHart({ machine: second, ...step }), await port.stepHart({ machine: first, ...step }));
+      await port.runHarts({ machine: second });
+      await refused("precondition", port.saveHarts({ machine: second }));
+      await refused("precondition", port.restoreHarts({ machine: second, state: blob }));
+    },
+  },
+  {
+    requirement: "CPU-14",
+    title: "a damaged state → corrupt; one of another machine or version → invalid; the harts stay as they were",
+    needs,
+    async run(port, environment) {
+      const machine = await create(port, environment);
+      const { state: blob } = await port.saveHarts({ machine });
+      await port.stepHart({ machine, hart: 0, instructions: 3n });
+      const before = await read(port, machine);
+      const changed = (at: number, to: number): Uint8Array => blob.map((byte, n) => (n === at ? to : byte));
+      const damaged = [new Uint8Array(0), blob.subarray(0, 10), blob.subarray(0, -1), changed(0, 0), changed(blob.length >> 1, blob[blob.length >> 1]! ^ 1)];
+      for (const state of damaged) await refused("corrupt", port.restoreHarts({ machine, state }));
+      await refused("invalid", port.restoreHarts({ machine, state: changed(7, 99) }));
+      const two = await create(port, environment, { harts: 2 });
+      await refused("invalid", port.restoreHarts({ machine: two, state: blob }));
+      const unfit = SavedHarts.decode(blob.subarray(12));
+      unfit.harts[0]!.state!.csr.set(0x180, 3n << 60n); // satp with a mode that does not exist
+      await refused("invalid", port.restoreHarts({ machine, state: savedBlob(unfit) }));
+      unfit.harts[0]!.state!.csr.delete(0x180);
+      unfit.harts[0]!.state!.csr.set(0x7ff, 1n);
+      await refused("invalid", port.restoreHarts({ machine, state: savedBlob(unfit) }));
+      assert.deepEqual(await read(port, machine), before);
+      await refused("not-found", port.saveHarts({ machine: `${machine}-no` }));
+    },
+  },
+  {
     requirement: "CPU-13",
     title: "what is not built yet → unimplemented",
     async run(port, environment) {
-      const machine = environment.unique("cpu");
-      await refused("unimplemented", port.saveHarts({ machine }));
-      await refused("unimplemented", port.restoreHarts({ machine, state: new Uint8Array(0) }));
       const debug = port.debug();
       const closed = new Promise<ContractError | undefined>((resolve) => debug.onClose(resolve));
       assert.equal((await environment.within(2000, closed, "the end of the debug stream"))?.condition, "unimplemented");

@@ -305,6 +305,35 @@ export interface RestoreHartsRequest {
 export interface RestoreHartsResponse {
 }
 
+/** What a SaveHarts blob holds behind its head. Memory is not in it: pages belong to the memory-manager. */
+export interface SavedHarts {
+  /** of the machine that was saved, for error messages */
+  isa: string;
+  /** guest clock, ticks of 100 ns */
+  time: bigint;
+  harts: SavedHart[];
+}
+
+export interface SavedHart {
+  state:
+    | HartState
+    | undefined;
+  /** SBI 2.0, table 5: 0 started, 1 stopped, 2 start pending */
+  hsmState: number;
+  /** of a pending start */
+  hsmAddress: bigint;
+  hsmOpaque: bigint;
+  /** CLINT */
+  mtimecmp: bigint;
+  /** bits of mip that software set (SEIP, STIP) */
+  softwarePending: number;
+  /** bits of mip that are driven from outside, as last seen */
+  externalPending: number;
+  /** physical address of lr, all ones = none */
+  reservation: bigint;
+  reservedValue: bigint;
+}
+
 function createBaseCreateHartsRequest(): CreateHartsRequest {
   return {
     machine: "",
@@ -3438,6 +3467,364 @@ export const RestoreHartsResponse: MessageFns<RestoreHartsResponse> = {
   },
 };
 
+function createBaseSavedHarts(): SavedHarts {
+  return { isa: "", time: 0n, harts: [] };
+}
+
+export const SavedHarts: MessageFns<SavedHarts> = {
+  encode(message: SavedHarts, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.isa !== "") {
+      writer.uint32(10).string(message.isa);
+    }
+    if (message.time !== 0n) {
+      if (BigInt.asUintN(64, message.time) !== message.time) {
+        throw new globalThis.Error("value provided for field message.time of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.time);
+    }
+    for (const v of message.harts) {
+      SavedHart.encode(v!, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SavedHarts {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSavedHarts();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.isa = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.time = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.harts.push(SavedHart.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SavedHarts {
+    return {
+      isa: isSet(object.isa) ? globalThis.String(object.isa) : "",
+      time: isSet(object.time) ? BigInt(object.time) : 0n,
+      harts: globalThis.Array.isArray(object?.harts) ? object.harts.map((e: any) => SavedHart.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: SavedHarts): unknown {
+    const obj: any = {};
+    if (message.isa !== "") {
+      obj.isa = message.isa;
+    }
+    if (message.time !== 0n) {
+      obj.time = message.time.toString();
+    }
+    if (message.harts?.length) {
+      obj.harts = message.harts.map((e) => SavedHart.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SavedHarts>): SavedHarts {
+    return SavedHarts.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SavedHarts>): SavedHarts {
+    const message = createBaseSavedHarts();
+    message.isa = object.isa ?? "";
+    message.time = (object.time !== undefined && object.time !== null) ? BigInt(object.time) : 0n;
+    message.harts = object.harts?.map((e) => SavedHart.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseSavedHart(): SavedHart {
+  return {
+    state: undefined,
+    hsmState: 0,
+    hsmAddress: 0n,
+    hsmOpaque: 0n,
+    mtimecmp: 0n,
+    softwarePending: 0,
+    externalPending: 0,
+    reservation: 0n,
+    reservedValue: 0n,
+  };
+}
+
+export const SavedHart: MessageFns<SavedHart> = {
+  encode(message: SavedHart, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.state !== undefined) {
+      HartState.encode(message.state, writer.uint32(10).fork()).join();
+    }
+    if (message.hsmState !== 0) {
+      writer.uint32(16).uint32(message.hsmState);
+    }
+    if (message.hsmAddress !== 0n) {
+      if (BigInt.asUintN(64, message.hsmAddress) !== message.hsmAddress) {
+        throw new globalThis.Error("value provided for field message.hsmAddress of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.hsmAddress);
+    }
+    if (message.hsmOpaque !== 0n) {
+      if (BigInt.asUintN(64, message.hsmOpaque) !== message.hsmOpaque) {
+        throw new globalThis.Error("value provided for field message.hsmOpaque of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.hsmOpaque);
+    }
+    if (message.mtimecmp !== 0n) {
+      if (BigInt.asUintN(64, message.mtimecmp) !== message.mtimecmp) {
+        throw new globalThis.Error("value provided for field message.mtimecmp of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.mtimecmp);
+    }
+    if (message.softwarePending !== 0) {
+      writer.uint32(48).uint32(message.softwarePending);
+    }
+    if (message.externalPending !== 0) {
+      writer.uint32(56).uint32(message.externalPending);
+    }
+    if (message.reservation !== 0n) {
+      if (BigInt.asUintN(64, message.reservation) !== message.reservation) {
+        throw new globalThis.Error("value provided for field message.reservation of type uint64 too large");
+      }
+      writer.uint32(64).uint64(message.reservation);
+    }
+    if (message.reservedValue !== 0n) {
+      if (BigInt.asUintN(64, message.reservedValue) !== message.reservedValue) {
+        throw new globalThis.Error("value provided for field message.reservedValue of type uint64 too large");
+      }
+      writer.uint32(72).uint64(message.reservedValue);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SavedHart {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSavedHart();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.state = HartState.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.hsmState = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.hsmAddress = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.hsmOpaque = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.mtimecmp = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.softwarePending = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.externalPending = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.reservation = reader.uint64() as bigint;
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.reservedValue = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SavedHart {
+    return {
+      state: isSet(object.state) ? HartState.fromJSON(object.state) : undefined,
+      hsmState: isSet(object.hsmState)
+        ? globalThis.Number(object.hsmState)
+        : isSet(object.hsm_state)
+        ? globalThis.Number(object.hsm_state)
+        : 0,
+      hsmAddress: isSet(object.hsmAddress)
+        ? BigInt(object.hsmAddress)
+        : isSet(object.hsm_address)
+        ? BigInt(object.hsm_address)
+        : 0n,
+      hsmOpaque: isSet(object.hsmOpaque)
+        ? BigInt(object.hsmOpaque)
+        : isSet(object.hsm_opaque)
+        ? BigInt(object.hsm_opaque)
+        : 0n,
+      mtimecmp: isSet(object.mtimecmp) ? BigInt(object.mtimecmp) : 0n,
+      softwarePending: isSet(object.softwarePending)
+        ? globalThis.Number(object.softwarePending)
+        : isSet(object.software_pending)
+        ? globalThis.Number(object.software_pending)
+        : 0,
+      externalPending: isSet(object.externalPending)
+        ? globalThis.Number(object.externalPending)
+        : isSet(object.external_pending)
+        ? globalThis.Number(object.external_pending)
+        : 0,
+      reservation: isSet(object.reservation) ? BigInt(object.reservation) : 0n,
+      reservedValue: isSet(object.reservedValue)
+        ? BigInt(object.reservedValue)
+        : isSet(object.reserved_value)
+        ? BigInt(object.reserved_value)
+        : 0n,
+    };
+  },
+
+  toJSON(message: SavedHart): unknown {
+    const obj: any = {};
+    if (message.state !== undefined) {
+      obj.state = HartState.toJSON(message.state);
+    }
+    if (message.hsmState !== 0) {
+      obj.hsmState = Math.round(message.hsmState);
+    }
+    if (message.hsmAddress !== 0n) {
+      obj.hsmAddress = message.hsmAddress.toString();
+    }
+    if (message.hsmOpaque !== 0n) {
+      obj.hsmOpaque = message.hsmOpaque.toString();
+    }
+    if (message.mtimecmp !== 0n) {
+      obj.mtimecmp = message.mtimecmp.toString();
+    }
+    if (message.softwarePending !== 0) {
+      obj.softwarePending = Math.round(message.softwarePending);
+    }
+    if (message.externalPending !== 0) {
+      obj.externalPending = Math.round(message.externalPending);
+    }
+    if (message.reservation !== 0n) {
+      obj.reservation = message.reservation.toString();
+    }
+    if (message.reservedValue !== 0n) {
+      obj.reservedValue = message.reservedValue.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SavedHart>): SavedHart {
+    return SavedHart.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SavedHart>): SavedHart {
+    const message = createBaseSavedHart();
+    message.state = (object.state !== undefined && object.state !== null)
+      ? HartState.fromPartial(object.state)
+      : undefined;
+    message.hsmState = object.hsmState ?? 0;
+    message.hsmAddress = (object.hsmAddress !== undefined && object.hsmAddress !== null)
+      ? BigInt(object.hsmAddress)
+      : 0n;
+    message.hsmOpaque = (object.hsmOpaque !== undefined && object.hsmOpaque !== null) ? BigInt(object.hsmOpaque) : 0n;
+    message.mtimecmp = (object.mtimecmp !== undefined && object.mtimecmp !== null) ? BigInt(object.mtimecmp) : 0n;
+    message.softwarePending = object.softwarePending ?? 0;
+    message.externalPending = object.externalPending ?? 0;
+    message.reservation = (object.reservation !== undefined && object.reservation !== null)
+      ? BigInt(object.reservation)
+      : 0n;
+    message.reservedValue = (object.reservedValue !== undefined && object.reservedValue !== null)
+      ? BigInt(object.reservedValue)
+      : 0n;
+    return message;
+  },
+};
+
 /** cpu-emulator: owns hart registers, CSRs, TLBs, translated code and the local page cache. */
 export type CpuServiceService = typeof CpuServiceService;
 export const CpuServiceService = {
@@ -3556,6 +3943,7 @@ export const CpuServiceService = {
     responseSerialize: (value: DebugResponse): Buffer => Buffer.from(DebugResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DebugResponse => DebugResponse.decode(value),
   },
+  /** State of all harts of a stopped machine as one blob, and back (CPU-14). */
   saveHarts: {
     path: "/polyvisor.cpu.v1.CpuService/SaveHarts" as const,
     requestStream: false as const,
@@ -3596,6 +3984,7 @@ export interface CpuServiceServer extends UntypedServiceImplementation {
   watchHarts: handleServerStreamingCall<WatchHartsRequest, HartEvent>;
   /** Not built yet. */
   debug: handleBidiStreamingCall<DebugRequest, DebugResponse>;
+  /** State of all harts of a stopped machine as one blob, and back (CPU-14). */
   saveHarts: handleUnaryCall<SaveHartsRequest, SaveHartsResponse>;
   restoreHarts: handleUnaryCall<RestoreHartsRequest, RestoreHartsResponse>;
 }
@@ -3754,6 +4143,7 @@ export interface CpuServiceClient extends Client {
   debug(): ClientDuplexStream<DebugRequest, DebugResponse>;
   debug(options: Partial<CallOptions>): ClientDuplexStream<DebugRequest, DebugResponse>;
   debug(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<DebugRequest, DebugResponse>;
+  /** State of all harts of a stopped machine as one blob, and back (CPU-14). */
   saveHarts(
     request: SaveHartsRequest,
     callback: (error: ServiceError | null, response: SaveHartsResponse) => void,

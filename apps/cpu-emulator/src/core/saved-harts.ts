@@ -1,0 +1,122 @@
+import { ContractError } from "@polyvisor/contracts";
+import { SavedHarts, type HartState, type SavedHart } from "@polyvisor/contracts/cpu";
+import { Csr, SEIP, STIP } from "./csr.ts";
+import { CSRS, EXTERNAL_PENDING, INSTRET, RESERVATION, RESERVED_VALUE } from "./hart-state.ts";
+import { readHartState, writeHartState } from "./hart-snapshot.ts";
+import { EXTERNAL, type Privileged } from "./privileged.ts";
+import { HSM_ADDRESS, HSM_OPAQUE, HSM_STATE, MTIMECMP } from "./mailbox.ts";
+import { HartState as Hsm } from "./sbi/hsm.ts";
+
+/**
+ * The blob of SaveHarts (cpu.proto, SavedHarts): a head that tells what it is and whether it is whole, then a protobuf
+ * message, so that another implementation of the contract can read it.
+ */
+const MAGIC = "PVHARTS";
+export const SAVED_HARTS_VERSION = 1;
+const HEAD_BYTES = MAGIC.length + 1 + 4;
+
+export function encodeSavedHarts(saved: SavedHarts): Uint8Array {
+  const payload = SavedHarts.encode(saved).finish();
+  const blob = new Uint8Array(HEAD_BYTES + payload.length);
+  blob.set(new TextEncoder().encode(MAGIC));
+  blob[MAGIC.length] = SAVED_HARTS_VERSION;
+  new DataView(blob.buffer).setUint32(MAGIC.length + 1, crc32(payload), true);
+  blob.set(payload, HEAD_BYTES);
+  return blob;
+}
+
+/** Throws `corrupt` for what is no such blob or a damaged one, `invalid` for one of a version that this code does not know. */
+export function decodeSavedHarts(blob: Uint8Array): SavedHarts {
+  const corrupt = (what: string): never => {
+    throw new ContractError("corrupt", `restoreHarts: ${what}; take the state again from SaveHarts or another copy`);
+  };
+  if (blob.length < HEAD_BYTES || new TextDecoder().decode(blob.subarray(0, MAGIC.length)) !== MAGIC) {
+    corrupt(`${blob.length} bytes that are not a state of harts (they do not begin with ${MAGIC})`);
+  }
+  const version = blob[MAGIC.length]!;
+  if (version !== SAVED_HARTS_VERSION) {
+    throw new ContractError("invalid", `restoreHarts: state of version ${version}; this cpu-emulator reads version ${SAVED_HARTS_VERSION}`);
+  }
+  const payload = blob.subarray(HEAD_BYTES);
+  const stored = new DataView(blob.buffer, blob.byteOffset).getUint32(MAGIC.length + 1, true);
+  if (crc32(payload) !== stored) corrupt("the state's checksum does not match its content");
+  try {
+    return SavedHarts.decode(payload);
+  } catch (error) {
+    return corrupt(`the state does not parse (${String(error)})`);
+  }
+}
+
+/** One hart that stands still. */
+export function saveHart(core: Privileged): SavedHart {
+  const { cells } = core;
+  return {
+    state: readHartState(core, "paused"),
+    hsmState: Atomics.load(cells.i32, HSM_STATE >> 2),
+    hsmAddress: cells.u64[HSM_ADDRESS >> 3]!,
+    hsmOpaque: cells.u64[HSM_OPAQUE >> 3]!,
+    mtimecmp: cells.u64[MTIMECMP >> 3]!,
+    softwarePending: cells.csr32(Csr.MIP) & (SEIP | STIP),
+    externalPending: Atomics.load(cells.i32, EXTERNAL_PENDING >> 2),
+    reservation: cells.u64[RESERVATION >> 3]!,
+    reservedValue: cells.u64[RESERVED_VALUE >> 3]!,
+  };
+}
+
+/** CSRs that are not compared after a restore: they follow time and wires, or are restored outside their rules. */
+const NOT_COMPARED: ReadonlySet<number> = new Set([Csr.MIP, Csr.SIP, Csr.TIME]);
+const EXTERNAL_BITS = EXTERNAL.MEIP | EXTERNAL.SEIP | EXTERNAL.MSIP | EXTERNAL.SSIP;
+
+/**
+ * Puts a saved hart into one that stands still. CSRs go through the rules of csrw from their reset values, then all are read
+ * back: a state that this hart cannot hold is `invalid` (the caller puts the hart's cells back).
+ */
+export function restoreHart(core: Privileged, saved: SavedHart): void {
+  const { cells } = core;
+  const state = checked(saved, cells.hart);
+  try {
+    core.reset(state.pc, 0n, 0n);
+    writeHartState(core, state);
+    // The counters' own rules count the instruction that writes them.
+    for (const number of [Csr.MCYCLE, Csr.MINSTRET]) {
+      const value = state.csr.get(number);
+      if (value !== undefined) cells.setCsr(number, BigInt.asUintN(64, value - cells.u64[INSTRET >> 3]!));
+    }
+    const pending = cells.csr32(Csr.MIP) & ~(SEIP | STIP);
+    cells.i32[(CSRS >> 2) + Csr.MIP * 2] = pending | (saved.softwarePending & (SEIP | STIP));
+    cells.u64[MTIMECMP >> 3] = BigInt.asUintN(64, saved.mtimecmp);
+    cells.u64[RESERVATION >> 3] = BigInt.asUintN(64, saved.reservation);
+    cells.u64[RESERVED_VALUE >> 3] = BigInt.asUintN(64, saved.reservedValue);
+    cells.u64[HSM_ADDRESS >> 3] = BigInt.asUintN(64, saved.hsmAddress);
+    cells.u64[HSM_OPAQUE >> 3] = BigInt.asUintN(64, saved.hsmOpaque);
+    Atomics.store(cells.i32, EXTERNAL_PENDING >> 2, saved.externalPending & EXTERNAL_BITS);
+    Atomics.store(cells.i32, HSM_STATE >> 2, saved.hsmState);
+    core.refreshTimers();
+    const held = core.readAll();
+    for (const [number, value] of state.csr) {
+      if (NOT_COMPARED.has(number) || held.get(number) === BigInt.asUintN(64, value)) continue;
+      throw refused(cells.hart, `CSR 0x${number.toString(16)} = 0x${value.toString(16)} becomes 0x${held.get(number)?.toString(16)} here`);
+    }
+  } catch (error) {
+    throw error instanceof ContractError && !error.message.startsWith("restoreHarts") ? refused(cells.hart, error.message) : error;
+  }
+}
+
+function checked({ state, hsmState }: SavedHart, hart: number): HartState {
+  if (!state) throw refused(hart, "it has no registers");
+  if (hsmState !== Hsm.STARTED && hsmState !== Hsm.STOPPED && hsmState !== Hsm.START_PENDING) throw refused(hart, `HSM state ${hsmState}`);
+  return state;
+}
+function refused(hart: number, what: string): ContractError {
+  return new ContractError("invalid", `restoreHarts: the state of hart ${hart} does not fit this machine: ${what}`);
+}
+
+/** CRC-32 as in zlib (reflected, polynomial 0xedb88320). */
+function crc32(bytes: Uint8Array): number {
+  let crc = -1;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (0xedb8_8320 & -(crc & 1));
+  }
+  return ~crc >>> 0;
+}
