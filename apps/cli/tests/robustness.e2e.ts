@@ -69,7 +69,7 @@ describe("bad input, embedded", () => {
     await hv.ok("up", "good");
   });
   afterAll(async () => {
-    await hv.ok("destroy", "good");
+    await hv.run(["destroy", "good"]);
     await hv.ok("stack", "down");
   });
 
@@ -207,7 +207,8 @@ describe("bad input, embedded", () => {
 describe("killed services, processes", () => {
   const idle = file(hv, "idle.img", bareGuest("idle"));
   const disk = file(hv, "disk.img", new Uint8Array(1 << 20));
-  const services = async () => (await hv.json<{ services: { service: string; pid: number; state: string }[] }[]>("services"))[0]!.services;
+  const services = async () =>
+    (await hv.json<{ topology: string; services: { service: string; pid: number; state: string }[] }[]>("services")).find(({ topology }) => topology === "processes")!.services;
   const kill = async (service: string): Promise<void> => {
     process.kill((await services()).find((each) => each.service === service)!.pid, "SIGKILL");
   };
