@@ -25,7 +25,7 @@ async function start({ dns, mtu = 0 }: { dns?: DnsUpstream; mtu?: number } = {})
   frames!(fabricEnd);
   let received: Uint8Array[] = [];
   nic.onMessage((batch) => received.push(...batch.frames.map(({ data }) => data)));
-  const give = (list: FrameBatch["frames"], credit: number) => nic.send({ machine: "web", port: "web/net0", frames: list, credit, linkUp: false });
+  const give = (list: FrameBatch["frames"], credit: number) => nic.send({ machine: "web", port: "web/net0", frames: list, credit, linkUp: false, takesOffload: false });
   give([], 60_000);
   const send = (data: Uint8Array, offload?: FrameBatch["frames"][0]["offload"]): Uint8Array[] => {
     received = [];

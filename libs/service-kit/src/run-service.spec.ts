@@ -118,7 +118,7 @@ describe("runService", () => {
     const service = run("--listen", socket());
     await service.ready;
     const channel = connect(NETWORK).frames();
-    const batch = { machine: "m", port: "p", frames: [], credit: 1, linkUp: true };
+    const batch = { machine: "m", port: "p", frames: [], credit: 1, linkUp: true, takesOffload: false };
     const echoed = new Promise((resolve) => channel.onMessage(resolve));
     channel.send(batch);
     expect(await echoed).toEqual(batch);

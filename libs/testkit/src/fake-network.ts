@@ -30,7 +30,7 @@ export class FakeNetwork {
 
   /** Sends frames or credit to a port. */
   give(port: string, { machine = "", frames = [], credit = 0, linkUp = true }: { machine?: string; frames?: Uint8Array[]; credit?: number; linkUp?: boolean }): void {
-    this.#channels.get(port)?.send({ machine, port, frames: frames.map((data) => ({ data, offload: undefined })), credit, linkUp });
+    this.#channels.get(port)?.send({ machine, port, frames: frames.map((data) => ({ data, offload: undefined })), credit, linkUp, takesOffload: true });
   }
 
   get openPorts(): readonly string[] {

@@ -161,6 +161,46 @@ describe("answers that the specs prescribe", () => {
   });
 });
 
+describe("segmentation offload (virtio 1.2, 5.1.6.2)", () => {
+  const superFrame = (payload: Uint8Array, flags: number) => {
+    const pair = { source: ip("10.0.2.15"), destination: ip("192.0.2.1") };
+    const options = wire.emitTcpOptions({ timestamps: { value: 1, echo: 2 } });
+    const tcp = wire.emitTcp({ sourcePort: 1, destinationPort: 2, sequence: 0xffff_ff00, acknowledgment: 9, flags, window: 5, urgentPointer: 0, options, payload }, pair);
+    const packet = wire.emitIpv4(wire.ipv4Datagram({ ...pair, protocol: IP_PROTOCOL.TCP, identification: 0xffff, payload: tcp }));
+    return wire.emitEthernet({ destination: 1, source: 2, etherType: ETHERTYPE.IPV4, payload: packet });
+  };
+  const request = { needsChecksum: true, checksumStart: 34, checksumOffset: 16, gsoType: wire.GSO.TCPV4, headerLength: 66 };
+  it("whole segments with good checksums that join to the same bytes; FIN and PSH only at the end, CWR only at the start", () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ minLength: 1, maxLength: 5000 }), fc.integer({ min: 1, max: 1460 }).filter((size) => size > 200), (payload, gsoSize) => {
+        const flags = wire.TCP_FLAG.ACK | wire.TCP_FLAG.PSH | wire.TCP_FLAG.FIN | wire.TCP_FLAG.CWR;
+        const frame = superFrame(payload, flags);
+        const before = frame.slice();
+        const parts = wire.completeFrame(frame, { ...request, gsoSize })!;
+        expect(frame).toEqual(before);
+        const joined: number[] = [];
+        parts.forEach((part, i) => {
+          const packet = wire.parseIpv4Packet(wire.parseEthernet(part)!.payload)!;
+          const segment = wire.parseTcp(packet.payload, packet)!;
+          expect(packet.identification).toBe((0xffff + i) & 0xffff);
+          expect(segment.sequence).toBe((0xffff_ff00 + joined.length) >>> 0);
+          expect((segment.flags & wire.TCP_FLAG.FIN) !== 0).toBe(i === parts.length - 1);
+          expect((segment.flags & wire.TCP_FLAG.CWR) !== 0).toBe(i === 0);
+          joined.push(...segment.payload);
+        });
+        expect(Uint8Array.from(joined)).toEqual(payload);
+      }),
+      { numRuns: 50 },
+    );
+  });
+  it("what is no TCP, or a size of 0 → undefined; nothing asked → the frame itself", () => {
+    const frame = superFrame(new Uint8Array(10), wire.TCP_FLAG.ACK);
+    expect(wire.completeFrame(frame, { ...request, gsoSize: 0 })).toBeUndefined();
+    expect(wire.completeFrame(fromHex(PING_REQUEST), { ...request, gsoSize: 100 })).toBeUndefined();
+    expect(wire.completeFrame(frame, undefined)).toEqual([frame]);
+  });
+});
+
 describe("any values survive emit and parse", () => {
   const pair = fc.record({ source: u32, destination: u32 });
   it("Ethernet, ARP, IPv4, ICMP, UDP, TCP, DHCP", () => {

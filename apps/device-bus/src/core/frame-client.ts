@@ -86,6 +86,7 @@ export class FrameClient {
       frames: frames.map((data) => ({ data, offload: undefined })),
       credit,
       linkUp: true,
+      takesOffload: false,
     });
   }
 

@@ -28,6 +28,8 @@ export interface DhcpNetwork {
   readonly first: Ipv4Address;
   readonly last: Ipv4Address;
   readonly leaseSeconds: number;
+  /** Services that are not there are not named to clients. */
+  readonly services: { readonly dns: boolean; readonly nat: boolean };
 }
 export interface Lease {
   readonly mac: MacAddress;
@@ -165,11 +167,11 @@ export class DhcpServer {
     ];
   }
   #parameters(): DhcpOption[] {
-    const { subnet, gateway, dns, mtu } = this.#network;
+    const { subnet, gateway, dns, mtu, services } = this.#network;
     return [
       dhcpU32(DHCP_OPTION.SUBNET_MASK, subnetMask(subnet.prefix)),
-      dhcpU32(DHCP_OPTION.ROUTER, gateway),
-      dhcpU32(DHCP_OPTION.DNS_SERVER, dns),
+      ...(services.nat ? [dhcpU32(DHCP_OPTION.ROUTER, gateway)] : []),
+      ...(services.dns ? [dhcpU32(DHCP_OPTION.DNS_SERVER, dns)] : []),
       dhcpU32(DHCP_OPTION.BROADCAST_ADDRESS, subnetBroadcast(subnet)),
       dhcpU16(DHCP_OPTION.INTERFACE_MTU, mtu),
     ];

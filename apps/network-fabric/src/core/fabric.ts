@@ -135,10 +135,10 @@ export class Fabric {
       }
       const { port, network } = entry;
       this.#turn(() => {
-        port.addCredit(batch.credit);
+        port.hear(batch);
         for (const frame of batch.frames) {
-          const data = port.accept(frame);
-          if (data) network.receive(port, data);
+          const accepted = port.accept(frame);
+          if (accepted) network.receive(port, accepted);
         }
       });
     });

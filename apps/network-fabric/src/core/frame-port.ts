@@ -1,6 +1,6 @@
 import type { Channel } from "@polyvisor/contracts";
 import type { Frame, FrameBatch, Port } from "@polyvisor/contracts/network";
-import { completeChecksum, ETHERNET_HEADER_BYTES, type MacAddress } from "@polyvisor/wire";
+import { completeFrame, ETHERNET_HEADER_BYTES, GSO, tcpLayout, type MacAddress } from "@polyvisor/wire";
 
 /** Frames that a guest may send ahead of our saying so again. */
 export const RECEIVE_CREDIT = 256;
@@ -12,6 +12,9 @@ const BATCH_BYTES = 256 * 1024;
 /** Bytes that wait for a port, beside the configured number of frames. */
 const QUEUE_BYTES = 4 * 1024 * 1024;
 
+/** A frame that is to be segmented: 64 KiB of IP (virtio 1.2, 5.1.6.3.1) and the link's headers. */
+const MAX_GSO_FRAME_BYTES = 65_535 + ETHERNET_HEADER_BYTES + 4;
+
 /** Counters of a port, as the fabric sees it: rx = from the guest, tx = to the guest. */
 export function newPortCounters() {
   return {
@@ -21,7 +24,6 @@ export function newPortCounters() {
     tx_bytes: 0,
     rx_dropped_credit: 0, // sent beyond the credit
     rx_dropped_malformed: 0, // too short, too long, impossible offload
-    rx_dropped_gso: 0, // segmentation offload: not built yet
     tx_dropped_queue: 0, // the guest gives no credit and its queue is full
     tx_dropped_link: 0, // nobody has the port's stream open
   };
@@ -38,10 +40,12 @@ export class FramePort {
   /** The largest frame that the network carries. */
   readonly #maxFrameBytes: number;
   readonly #queueFrames: number;
-  #queue: Uint8Array[] = [];
+  #queue: Frame[] = [];
   #queuedBytes = 0;
   #channel: Channel<FrameBatch, FrameBatch> | undefined;
   #sendCredit = 0;
+  /** The guest's driver completes checksums and segments itself (NET-6). */
+  #takesOffload = false;
   /** What the peer may still send. */
   #receiveCredit = 0;
   /** Taken from the credit, not given back yet. */
@@ -74,12 +78,14 @@ export class FramePort {
     this.#channel = undefined;
     return channel;
   }
-  addCredit(credit: number): void {
+  /** What a batch from the guest's side says about what it takes. */
+  hear({ credit, takesOffload }: FrameBatch): void {
     this.#sendCredit = Math.min(this.#sendCredit + credit, MAX_SEND_CREDIT);
+    this.#takesOffload = takesOffload;
   }
 
-  /** A frame from the guest, complete and of legal size; undefined when it has to be dropped. */
-  accept(frame: Frame): Uint8Array | undefined {
+  /** A frame from the guest, of legal size, its offload possible; undefined when it has to be dropped. */
+  accept(frame: Frame): Frame | undefined {
     if (this.#receiveCredit === 0) {
       this.counters.rx_dropped_credit++;
       return undefined;
@@ -87,30 +93,27 @@ export class FramePort {
     this.#receiveCredit--;
     this.#owedCredit++;
     const { data, offload } = frame;
-    if (offload && offload.gsoType !== 0) {
-      this.counters.rx_dropped_gso++;
-      return undefined;
-    }
-    if (data.length < ETHERNET_HEADER_BYTES || data.length > this.#maxFrameBytes) {
-      this.counters.rx_dropped_malformed++;
-      return undefined;
-    }
-    if (offload?.needsChecksum && !completeChecksum(data, offload.checksumStart, offload.checksumOffset)) {
+    const limit = offload && offload.gsoType !== GSO.NONE ? MAX_GSO_FRAME_BYTES : this.#maxFrameBytes;
+    if (data.length < ETHERNET_HEADER_BYTES || data.length > limit || !possible(frame)) {
       this.counters.rx_dropped_malformed++;
       return undefined;
     }
     this.counters.rx_frames++;
     this.counters.rx_bytes += data.length;
-    return data;
+    return frame;
   }
   /** Queues a frame for the guest; `flush` sends it. */
-  deliver(frame: Uint8Array): void {
-    if (!this.#channel) this.counters.tx_dropped_link++;
-    else if (this.#queue.length >= this.#queueFrames || this.#queuedBytes + frame.length > QUEUE_BYTES) {
+  deliver(frame: Frame): void {
+    if (!this.#channel) return void this.counters.tx_dropped_link++;
+    if (this.#takesOffload) return this.#enqueue(frame);
+    for (const data of completeFrame(frame.data, frame.offload) ?? []) this.#enqueue({ data, offload: undefined });
+  }
+  #enqueue(frame: Frame): void {
+    if (this.#queue.length >= this.#queueFrames || this.#queuedBytes + frame.data.length > QUEUE_BYTES) {
       this.counters.tx_dropped_queue++;
     } else {
       this.#queue.push(frame);
-      this.#queuedBytes += frame.length;
+      this.#queuedBytes += frame.data.length;
     }
   }
   /** Sends what credit allows, and gives credit back. */
@@ -119,9 +122,9 @@ export class FramePort {
       const frames: Frame[] = [];
       let bytes = 0;
       while (frames.length < Math.min(BATCH_FRAMES, this.#sendCredit) && frames.length < this.#queue.length && bytes < BATCH_BYTES) {
-        const data = this.#queue[frames.length]!;
-        bytes += data.length;
-        frames.push({ data, offload: undefined });
+        const frame = this.#queue[frames.length]!;
+        bytes += frame.data.length;
+        frames.push(frame);
       }
       this.#queue.splice(0, frames.length);
       this.#queuedBytes -= bytes;
@@ -142,6 +145,16 @@ export class FramePort {
   }
   #send(frames: Frame[], credit: number): void {
     const { machine, id, linkUp } = this.info;
-    this.#channel?.send({ machine, port: id, frames, credit, linkUp });
+    this.#channel?.send({ machine, port: id, frames, credit, linkUp, takesOffload: true });
   }
+}
+
+/** Whether the offload that a frame asks for can be carried out. */
+function possible({ data, offload }: Frame): boolean {
+  if (!offload) return true;
+  const { needsChecksum, checksumStart, checksumOffset, gsoType, gsoSize } = offload;
+  if (needsChecksum && checksumStart + checksumOffset + 2 > data.length) return false;
+  if (gsoType === GSO.NONE) return true;
+  const type = gsoType & ~GSO.ECN;
+  return gsoSize > 0 && tcpLayout(data)?.version === (type === GSO.TCPV4 ? 4 : type === GSO.TCPV6 ? 6 : 0);
 }

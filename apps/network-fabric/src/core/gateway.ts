@@ -1,5 +1,6 @@
 import {
   ARP_OPERATION,
+  completeFrame,
   DHCP_CLIENT_PORT,
   DHCP_SERVER_PORT,
   DNS_PORT,
@@ -36,16 +37,26 @@ import {
   type Ipv4Packet,
   type MacAddress,
 } from "@polyvisor/wire";
-import type { DhcpNetwork, DhcpServer } from "./dhcp-server.ts";
-import type { DnsForwarder } from "./dns-forwarder.ts";
+import type { Frame } from "@polyvisor/contracts/network";
+import type { Clock } from "@polyvisor/service-kit";
+import { DhcpServer, type DhcpNetwork, type Lease } from "./dhcp-server.ts";
+import { DnsForwarder, type DnsUpstream } from "./dns-forwarder.ts";
 import type { NatBackend, NatBackendFactory } from "./nat-backend.ts";
 import type { SwitchPort } from "./l2-switch.ts";
 
-export interface GatewayParts {
-  readonly network: DhcpNetwork;
-  readonly dhcp: DhcpServer;
-  readonly dns: DnsForwarder;
+/** What one gateway is: its addresses, and which of its services it has. */
+export interface GatewaySettings extends DhcpNetwork {
+  /** DHCP: addresses for guests. Without DNS and NAT it names neither a resolver nor a router. */
+  readonly services: { readonly dhcp: boolean; readonly dns: boolean; readonly nat: boolean };
+}
+/** What a gateway needs of its surroundings. */
+export interface GatewayEnvironment {
+  readonly clock: Clock;
+  readonly dns: DnsUpstream;
+  readonly dnsTimeoutMs: number;
   readonly nat: NatBackendFactory;
+  /** Every new or changed lease. */
+  leaseGranted(lease: Lease): void;
 }
 
 /** 52:55 and the IPv4 address, as slirp has it: locally administered, and readable in a capture. */
@@ -54,24 +65,26 @@ export function gatewayMac(address: Ipv4Address): MacAddress {
 }
 
 /**
- * What a guest finds at the other end of a NAT network's wire: router and DNS server, each an address of its own. It answers
- * ARP, DHCP, ICMP echo and DNS; everything beyond the subnet goes to the NAT backend.
+ * A station on a network: router and DNS server, each an address of its own. It answers ARP, DHCP, ICMP echo and DNS;
+ * everything beyond the subnet goes to the NAT backend. It stands at the other end of one guest's wire (NAT) or on a switch
+ * with many (NAT_NETWORK, HOST_ONLY): `deliver` is its receiving side, `send` its transmitting side.
  */
 export class Gateway implements SwitchPort {
-  readonly counters = { gateway_frames: 0, gateway_ignored: 0 };
-  readonly #network: DhcpNetwork;
+  readonly #counters = { gateway_frames: 0, gateway_ignored: 0 };
+  readonly #network: GatewaySettings;
   readonly #dhcp: DhcpServer;
   readonly #dns: DnsForwarder;
   readonly #nat: NatBackend;
-  readonly #send: (frame: Uint8Array) => void;
+  readonly #send: (frame: Frame) => void;
   /** Where the guest at an address was last heard: for packets that the NAT sends on its own. */
   readonly #neighbours = new Map<Ipv4Address, MacAddress>();
   #identification = 0;
 
-  constructor({ network, dhcp, dns, nat }: GatewayParts, send: (frame: Uint8Array) => void) {
-    this.#network = network;
-    this.#dhcp = dhcp;
-    this.#dns = dns;
+  constructor(settings: GatewaySettings, environment: GatewayEnvironment, send: (frame: Frame) => void) {
+    const { clock, dns, dnsTimeoutMs, leaseGranted, nat } = environment;
+    this.#network = settings;
+    this.#dhcp = new DhcpServer(settings, () => clock.now(), leaseGranted);
+    this.#dns = new DnsForwarder(dns, clock, dnsTimeoutMs);
     this.#send = send;
     this.#nat = nat({
       send: (packet) => this.#toGuest(packet),
@@ -80,11 +93,21 @@ export class Gateway implements SwitchPort {
     });
   }
 
-  /** A frame from the guest. Malformed ones are counted and forgotten. */
-  deliver(bytes: Uint8Array): void {
-    const frame = parseEthernet(bytes);
-    this.counters.gateway_frames++;
-    if (!frame || !this.#handle(frame)) this.counters.gateway_ignored++;
+  /** A frame from a guest. Malformed ones are counted and forgotten. */
+  deliver({ data, offload }: Frame): void {
+    this.#counters.gateway_frames++;
+    const whole = completeFrame(data, offload);
+    if (!whole) this.#counters.gateway_ignored++;
+    for (const bytes of whole ?? []) {
+      const frame = parseEthernet(bytes);
+      if (!frame || !this.#handle(frame)) this.#counters.gateway_ignored++;
+    }
+  }
+  leases(): Lease[] {
+    return this.#dhcp.leases();
+  }
+  get counters(): Record<string, number> {
+    return { ...this.#counters, ...this.#dns.counters };
   }
   close(): void {
     this.#dns.close();
@@ -106,11 +129,13 @@ export class Gateway implements SwitchPort {
     if (isFragment(packet)) return false;
     if (this.#isOurs(destination)) return this.#local(packet);
     if (inSubnet(subnet, destination)) this.#unreachable(packet, UNREACHABLE_CODE.HOST);
+    else if (!this.#network.services.nat) this.#unreachable(packet, UNREACHABLE_CODE.NET);
     else this.#nat.outbound(packet);
     return true;
   }
   #isOurs(address: Ipv4Address): boolean {
-    return address === this.#network.gateway || address === this.#network.dns;
+    const { gateway, dns, services } = this.#network;
+    return address === gateway || (services.dns && address === dns);
   }
   #learn(address: Ipv4Address, mac: MacAddress): void {
     if (this.#neighbours.has(address) || this.#neighbours.size < 256) this.#neighbours.set(address, mac);
@@ -128,7 +153,7 @@ export class Gateway implements SwitchPort {
       targetMac: arp.senderMac,
       targetAddress: arp.senderAddress,
     });
-    this.#send(emitEthernet({ destination: frame.source, source: mac, etherType: ETHERTYPE.ARP, payload }));
+    this.#sendFrame(emitEthernet({ destination: frame.source, source: mac, etherType: ETHERTYPE.ARP, payload }));
     return true;
   }
 
@@ -136,6 +161,7 @@ export class Gateway implements SwitchPort {
   #bootp(packet: Ipv4Packet): boolean {
     const udp = isFragment(packet) ? undefined : parseUdp(packet.payload, packet);
     if (!udp || udp.destinationPort !== DHCP_SERVER_PORT) return false;
+    if (!this.#network.services.dhcp) return false;
     const message = parseDhcp(udp.payload);
     const reply = message && this.#dhcp.handle(message);
     if (!reply) return true;
@@ -165,7 +191,7 @@ export class Gateway implements SwitchPort {
     }
     const udp = parseUdp(packet.payload, packet);
     if (!udp) return false;
-    if (packet.destination !== this.#network.dns || udp.destinationPort !== DNS_PORT) {
+    if (!this.#network.services.dns || packet.destination !== this.#network.dns || udp.destinationPort !== DNS_PORT) {
       this.#unreachable(packet, UNREACHABLE_CODE.PORT);
       return true;
     }
@@ -198,7 +224,10 @@ export class Gateway implements SwitchPort {
     const source = gatewayMac(packet.source === dns ? dns : gateway);
     this.#identification = (this.#identification + 1) & 0xffff; // fragments of one datagram share it (RFC 6864, 4.2)
     for (const fragment of fragmentIpv4({ ...packet, identification: this.#identification }, mtu)) {
-      this.#send(emitEthernet({ destination, source, etherType: ETHERTYPE.IPV4, payload: emitIpv4(fragment) }));
+      this.#sendFrame(emitEthernet({ destination, source, etherType: ETHERTYPE.IPV4, payload: emitIpv4(fragment) }));
     }
+  }
+  #sendFrame(data: Uint8Array): void {
+    this.#send({ data, offload: undefined });
   }
 }

@@ -1,4 +1,5 @@
 import fc from "fast-check";
+import type { Frame } from "@polyvisor/contracts/network";
 import { MAC_BROADCAST, writeMac } from "@polyvisor/wire";
 import { describe, expect, it } from "vitest";
 import { L2Switch, MAC_AGE_MS, MAX_ADDRESSES } from "./l2-switch.ts";
@@ -7,8 +8,8 @@ function setUp(count: number) {
   let now = 0;
   const bridge = new L2Switch(() => now);
   const ports = Array.from({ length: count }, () => {
-    const got: Uint8Array[] = [];
-    return { got, deliver: (frame: Uint8Array) => void got.push(frame) };
+    const got: Frame[] = [];
+    return { got, deliver: (frame: Frame) => void got.push(frame) };
   });
   for (const port of ports) bridge.attach(port);
   /** Indices of the ports that get a frame. */
@@ -17,7 +18,7 @@ function setUp(count: number) {
     const frame = new Uint8Array(60);
     writeMac(frame, 0, destination);
     writeMac(frame, 6, source);
-    bridge.forward(ports[from]!, frame);
+    bridge.forward(ports[from]!, { data: frame, offload: undefined });
     return ports.flatMap(({ got }, i) => (got.length > 0 ? [i] : []));
   };
   return { bridge, ports, send, advance: (ms: number) => (now += ms) };

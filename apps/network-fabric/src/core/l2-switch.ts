@@ -1,3 +1,4 @@
+import type { Frame } from "@polyvisor/contracts/network";
 import { isGroupMac, readMac, type MacAddress } from "@polyvisor/wire";
 
 /** Addresses not heard of for so long are forgotten (IEEE 802.1Q, 8.8.3: default ageing time 300 s). */
@@ -5,9 +6,12 @@ export const MAC_AGE_MS = 300_000;
 /** Addresses that one switch remembers; a guest that invents more only makes its own frames flood. */
 export const MAX_ADDRESSES = 4096;
 
-/** Something a frame can be handed to. */
+/**
+ * Something a frame can be handed to. A frame may come with offload left to do (NET-6): whoever needs whole frames calls
+ * `completeFrame`. Its bytes belong to everybody who gets it: nobody writes into them.
+ */
 export interface SwitchPort {
-  deliver(frame: Uint8Array): void;
+  deliver(frame: Frame): void;
 }
 
 /** A learning bridge (IEEE 802.1Q, 8): unicast to where the address was last heard, everything else to all. */
@@ -28,10 +32,10 @@ export class L2Switch {
     for (const [mac, entry] of this.#addresses) if (entry.port === port) this.#addresses.delete(mac);
   }
   /** A whole frame from a port. */
-  forward(from: SwitchPort, frame: Uint8Array): void {
+  forward(from: SwitchPort, frame: Frame): void {
     const now = this.#now();
-    const destination = readMac(frame, 0);
-    const source = readMac(frame, 6);
+    const destination = readMac(frame.data, 0);
+    const source = readMac(frame.data, 6);
     if (isGroupMac(source)) return; // no station has such an address
     this.#learn(source, from, now);
     if (isReserved(destination)) return;

@@ -1,8 +1,9 @@
+import type { Frame } from "@polyvisor/contracts/network";
 import type { Clock } from "@polyvisor/service-kit";
-import { DhcpServer, type DhcpNetwork, type Lease } from "./dhcp-server.ts";
-import { DnsForwarder, type DnsUpstream } from "./dns-forwarder.ts";
+import type { Lease } from "./dhcp-server.ts";
+import type { DnsUpstream } from "./dns-forwarder.ts";
 import type { FramePort } from "./frame-port.ts";
-import { Gateway } from "./gateway.ts";
+import { Gateway, type GatewaySettings } from "./gateway.ts";
 import { L2Switch } from "./l2-switch.ts";
 import type { NatBackendFactory } from "./nat-backend.ts";
 import type { NetworkSpec } from "./network-spec.ts";
@@ -14,7 +15,7 @@ export interface AttachedNetwork {
   attach(port: FramePort): void;
   detach(port: FramePort): void;
   /** A frame from a port's guest. */
-  receive(port: FramePort, frame: Uint8Array): void;
+  receive(port: FramePort, frame: Frame): void;
   leases(): Lease[];
   /** Counters of what stands behind one port. */
   counters(port: FramePort): Record<string, number>;
@@ -53,7 +54,7 @@ export class InternalNetwork implements AttachedNetwork {
     this.#ports--;
     this.#switch.detach(port);
   }
-  receive(port: FramePort, frame: Uint8Array): void {
+  receive(port: FramePort, frame: Frame): void {
     this.#switch.forward(port, frame);
   }
   leases(): Lease[] {
@@ -69,7 +70,7 @@ export class InternalNetwork implements AttachedNetwork {
 export class NatNetwork implements AttachedNetwork {
   readonly spec: NetworkSpec;
   readonly #around: NetworkSurroundings;
-  readonly #gateways = new Map<FramePort, { gateway: Gateway; dhcp: DhcpServer; dns: DnsForwarder }>();
+  readonly #gateways = new Map<FramePort, Gateway>();
 
   constructor(spec: NetworkSpec, surroundings: NetworkSurroundings) {
     this.spec = spec;
@@ -79,30 +80,32 @@ export class NatNetwork implements AttachedNetwork {
     return this.#gateways.size;
   }
   attach(port: FramePort): void {
-    const { clock, dns: upstream, dnsTimeoutMs, leaseSeconds, nat, turn, leaseGranted } = this.#around;
-    const { subnet, gateway: router, dns: resolver, firstGuest: first, lastGuest: last } = this.spec.addressing!;
-    const network: DhcpNetwork = { subnet, gateway: router, dns: resolver, mtu: this.spec.mtu, first, last, leaseSeconds };
-    const dhcp = new DhcpServer(network, () => clock.now(), (lease) => leaseGranted(port, lease));
-    const dns = new DnsForwarder(upstream, clock, dnsTimeoutMs);
-    const gateway = new Gateway({ network, dhcp, dns, nat }, (frame) => turn(() => port.deliver(frame)));
-    this.#gateways.set(port, { gateway, dhcp, dns });
+    const { leaseGranted, turn } = this.#around;
+    const environment = { ...this.#around, leaseGranted: (lease: Lease) => leaseGranted(port, lease) };
+    const settings = gatewaySettings(this.spec, this.#around.leaseSeconds, { dhcp: true, dns: true, nat: true });
+    this.#gateways.set(port, new Gateway(settings, environment, (frame) => turn(() => port.deliver(frame))));
   }
   detach(port: FramePort): void {
-    this.#gateways.get(port)?.gateway.close();
+    this.#gateways.get(port)?.close();
     this.#gateways.delete(port);
   }
-  receive(port: FramePort, frame: Uint8Array): void {
-    this.#gateways.get(port)?.gateway.deliver(frame);
+  receive(port: FramePort, frame: Frame): void {
+    this.#gateways.get(port)?.deliver(frame);
   }
   leases(): Lease[] {
-    return [...this.#gateways.values()].flatMap(({ dhcp }) => dhcp.leases());
+    return [...this.#gateways.values()].flatMap((gateway) => gateway.leases());
   }
   counters(port: FramePort): Record<string, number> {
-    const behind = this.#gateways.get(port);
-    return behind ? { ...behind.gateway.counters, ...behind.dns.counters } : {};
+    return this.#gateways.get(port)?.counters ?? {};
   }
   close(): void {
-    for (const { gateway } of this.#gateways.values()) gateway.close();
+    for (const gateway of this.#gateways.values()) gateway.close();
     this.#gateways.clear();
   }
+}
+
+/** A network's addresses as its gateway needs them. */
+export function gatewaySettings(spec: NetworkSpec, leaseSeconds: number, services: GatewaySettings["services"]): GatewaySettings {
+  const { subnet, gateway, dns, firstGuest: first, lastGuest: last } = spec.addressing!;
+  return { subnet, gateway, dns, mtu: spec.mtu, first, last, leaseSeconds, services };
 }

@@ -193,6 +193,8 @@ export interface FrameBatch {
   credit: number;
   /** from the fabric */
   linkUp: boolean;
+  /** The sender of this batch takes frames with offload left to do; otherwise it gets complete ones only. */
+  takesOffload: boolean;
 }
 
 export interface Frame {
@@ -213,14 +215,40 @@ export interface Offload {
 
 export interface PublishRequest {
   machine: string;
+  /** "tcp" (also when empty) or "udp" */
   protocol: string;
+  /** address of the host; empty: 127.0.0.1 */
   bind: string;
+  /** 0: any free one */
   hostPort: number;
   guestPort: number;
+  /** of the fabric; empty: the machine's first port behind a NAT */
+  port: string;
+  /** empty: the address that the guest got by DHCP, or was heard with */
+  guestAddress: string;
+  /** a host port that is in use: take the next free one above 2200, as Vagrant does */
+  autoCorrect: boolean;
 }
 
 export interface PublishResponse {
   id: string;
+  forward: Forward | undefined;
+}
+
+export interface Forward {
+  id: string;
+  machine: string;
+  /** of the fabric */
+  port: string;
+  protocol: string;
+  bind: string;
+  hostPort: number;
+  guestPort: number;
+  guestAddress: string;
+  /** so far; for udp: peers */
+  connections: bigint;
+  /** why it does not listen (after a restart); empty: it does */
+  problem: string;
 }
 
 export interface UnpublishRequest {
@@ -230,12 +258,46 @@ export interface UnpublishRequest {
 export interface UnpublishResponse {
 }
 
+export interface ListForwardsRequest {
+  machine: string;
+}
+
+export interface ListForwardsResponse {
+  forwards: Forward[];
+}
+
 export interface ListFlowsRequest {
   machine: string;
 }
 
 export interface ListFlowsResponse {
-  flows: string[];
+  flows: Flow[];
+}
+
+/** One NAT mapping: the same flow as the guest sees it and as the host does. */
+export interface Flow {
+  /** of the fabric */
+  port: string;
+  /** tcp, udp, icmp */
+  protocol: string;
+  /** address:port of the guest */
+  guestLocal: string;
+  /** whom the guest thinks it talks to */
+  guestRemote: string;
+  /** the host's socket */
+  hostLocal: string;
+  /** whom the host's socket talks to */
+  hostRemote: string;
+  /** of TCP: RFC 9293's names */
+  state: string;
+  bytesFromGuest: bigint;
+  bytesToGuest: bigint;
+  ageMs: bigint;
+  idleMs: bigint;
+  /** id, when it came through one */
+  forward: string;
+  /** segments to the guest */
+  retransmitted: bigint;
 }
 
 export interface CaptureRequest {
@@ -1823,7 +1885,7 @@ export const ReadNetworkStatsResponse_CountersEntry: MessageFns<ReadNetworkStats
 };
 
 function createBaseFrameBatch(): FrameBatch {
-  return { machine: "", port: "", frames: [], credit: 0, linkUp: false };
+  return { machine: "", port: "", frames: [], credit: 0, linkUp: false, takesOffload: false };
 }
 
 export const FrameBatch: MessageFns<FrameBatch> = {
@@ -1842,6 +1904,9 @@ export const FrameBatch: MessageFns<FrameBatch> = {
     }
     if (message.linkUp !== false) {
       writer.uint32(40).bool(message.linkUp);
+    }
+    if (message.takesOffload !== false) {
+      writer.uint32(48).bool(message.takesOffload);
     }
     return writer;
   },
@@ -1899,6 +1964,14 @@ export const FrameBatch: MessageFns<FrameBatch> = {
             message.linkUp = reader.bool();
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.takesOffload = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1922,6 +1995,11 @@ export const FrameBatch: MessageFns<FrameBatch> = {
         : isSet(object.link_up)
         ? globalThis.Boolean(object.link_up)
         : false,
+      takesOffload: isSet(object.takesOffload)
+        ? globalThis.Boolean(object.takesOffload)
+        : isSet(object.takes_offload)
+        ? globalThis.Boolean(object.takes_offload)
+        : false,
     };
   },
 
@@ -1942,6 +2020,9 @@ export const FrameBatch: MessageFns<FrameBatch> = {
     if (message.linkUp !== false) {
       obj.linkUp = message.linkUp;
     }
+    if (message.takesOffload !== false) {
+      obj.takesOffload = message.takesOffload;
+    }
     return obj;
   },
 
@@ -1955,6 +2036,7 @@ export const FrameBatch: MessageFns<FrameBatch> = {
     message.frames = object.frames?.map((e) => Frame.fromPartial(e)) || [];
     message.credit = object.credit ?? 0;
     message.linkUp = object.linkUp ?? false;
+    message.takesOffload = object.takesOffload ?? false;
     return message;
   },
 };
@@ -2220,7 +2302,16 @@ export const Offload: MessageFns<Offload> = {
 };
 
 function createBasePublishRequest(): PublishRequest {
-  return { machine: "", protocol: "", bind: "", hostPort: 0, guestPort: 0 };
+  return {
+    machine: "",
+    protocol: "",
+    bind: "",
+    hostPort: 0,
+    guestPort: 0,
+    port: "",
+    guestAddress: "",
+    autoCorrect: false,
+  };
 }
 
 export const PublishRequest: MessageFns<PublishRequest> = {
@@ -2239,6 +2330,15 @@ export const PublishRequest: MessageFns<PublishRequest> = {
     }
     if (message.guestPort !== 0) {
       writer.uint32(40).uint32(message.guestPort);
+    }
+    if (message.port !== "") {
+      writer.uint32(50).string(message.port);
+    }
+    if (message.guestAddress !== "") {
+      writer.uint32(58).string(message.guestAddress);
+    }
+    if (message.autoCorrect !== false) {
+      writer.uint32(64).bool(message.autoCorrect);
     }
     return writer;
   },
@@ -2296,6 +2396,30 @@ export const PublishRequest: MessageFns<PublishRequest> = {
             message.guestPort = reader.uint32();
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.port = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.guestAddress = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.autoCorrect = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2323,6 +2447,17 @@ export const PublishRequest: MessageFns<PublishRequest> = {
         : isSet(object.guest_port)
         ? globalThis.Number(object.guest_port)
         : 0,
+      port: isSet(object.port) ? globalThis.String(object.port) : "",
+      guestAddress: isSet(object.guestAddress)
+        ? globalThis.String(object.guestAddress)
+        : isSet(object.guest_address)
+        ? globalThis.String(object.guest_address)
+        : "",
+      autoCorrect: isSet(object.autoCorrect)
+        ? globalThis.Boolean(object.autoCorrect)
+        : isSet(object.auto_correct)
+        ? globalThis.Boolean(object.auto_correct)
+        : false,
     };
   },
 
@@ -2343,6 +2478,15 @@ export const PublishRequest: MessageFns<PublishRequest> = {
     if (message.guestPort !== 0) {
       obj.guestPort = Math.round(message.guestPort);
     }
+    if (message.port !== "") {
+      obj.port = message.port;
+    }
+    if (message.guestAddress !== "") {
+      obj.guestAddress = message.guestAddress;
+    }
+    if (message.autoCorrect !== false) {
+      obj.autoCorrect = message.autoCorrect;
+    }
     return obj;
   },
 
@@ -2356,18 +2500,24 @@ export const PublishRequest: MessageFns<PublishRequest> = {
     message.bind = object.bind ?? "";
     message.hostPort = object.hostPort ?? 0;
     message.guestPort = object.guestPort ?? 0;
+    message.port = object.port ?? "";
+    message.guestAddress = object.guestAddress ?? "";
+    message.autoCorrect = object.autoCorrect ?? false;
     return message;
   },
 };
 
 function createBasePublishResponse(): PublishResponse {
-  return { id: "" };
+  return { id: "", forward: undefined };
 }
 
 export const PublishResponse: MessageFns<PublishResponse> = {
   encode(message: PublishResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.id !== "") {
       writer.uint32(10).string(message.id);
+    }
+    if (message.forward !== undefined) {
+      Forward.encode(message.forward, writer.uint32(18).fork()).join();
     }
     return writer;
   },
@@ -2393,6 +2543,14 @@ export const PublishResponse: MessageFns<PublishResponse> = {
             message.id = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.forward = Forward.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2406,13 +2564,19 @@ export const PublishResponse: MessageFns<PublishResponse> = {
   },
 
   fromJSON(object: any): PublishResponse {
-    return { id: isSet(object.id) ? globalThis.String(object.id) : "" };
+    return {
+      id: isSet(object.id) ? globalThis.String(object.id) : "",
+      forward: isSet(object.forward) ? Forward.fromJSON(object.forward) : undefined,
+    };
   },
 
   toJSON(message: PublishResponse): unknown {
     const obj: any = {};
     if (message.id !== "") {
       obj.id = message.id;
+    }
+    if (message.forward !== undefined) {
+      obj.forward = Forward.toJSON(message.forward);
     }
     return obj;
   },
@@ -2423,6 +2587,250 @@ export const PublishResponse: MessageFns<PublishResponse> = {
   fromPartial(object: DeepPartial<PublishResponse>): PublishResponse {
     const message = createBasePublishResponse();
     message.id = object.id ?? "";
+    message.forward = (object.forward !== undefined && object.forward !== null)
+      ? Forward.fromPartial(object.forward)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseForward(): Forward {
+  return {
+    id: "",
+    machine: "",
+    port: "",
+    protocol: "",
+    bind: "",
+    hostPort: 0,
+    guestPort: 0,
+    guestAddress: "",
+    connections: 0n,
+    problem: "",
+  };
+}
+
+export const Forward: MessageFns<Forward> = {
+  encode(message: Forward, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    if (message.machine !== "") {
+      writer.uint32(18).string(message.machine);
+    }
+    if (message.port !== "") {
+      writer.uint32(26).string(message.port);
+    }
+    if (message.protocol !== "") {
+      writer.uint32(34).string(message.protocol);
+    }
+    if (message.bind !== "") {
+      writer.uint32(42).string(message.bind);
+    }
+    if (message.hostPort !== 0) {
+      writer.uint32(48).uint32(message.hostPort);
+    }
+    if (message.guestPort !== 0) {
+      writer.uint32(56).uint32(message.guestPort);
+    }
+    if (message.guestAddress !== "") {
+      writer.uint32(66).string(message.guestAddress);
+    }
+    if (message.connections !== 0n) {
+      if (BigInt.asUintN(64, message.connections) !== message.connections) {
+        throw new globalThis.Error("value provided for field message.connections of type uint64 too large");
+      }
+      writer.uint32(72).uint64(message.connections);
+    }
+    if (message.problem !== "") {
+      writer.uint32(82).string(message.problem);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Forward {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseForward();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.machine = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.port = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.protocol = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.bind = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.hostPort = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.guestPort = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.guestAddress = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.connections = reader.uint64() as bigint;
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.problem = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Forward {
+    return {
+      id: isSet(object.id) ? globalThis.String(object.id) : "",
+      machine: isSet(object.machine) ? globalThis.String(object.machine) : "",
+      port: isSet(object.port) ? globalThis.String(object.port) : "",
+      protocol: isSet(object.protocol) ? globalThis.String(object.protocol) : "",
+      bind: isSet(object.bind) ? globalThis.String(object.bind) : "",
+      hostPort: isSet(object.hostPort)
+        ? globalThis.Number(object.hostPort)
+        : isSet(object.host_port)
+        ? globalThis.Number(object.host_port)
+        : 0,
+      guestPort: isSet(object.guestPort)
+        ? globalThis.Number(object.guestPort)
+        : isSet(object.guest_port)
+        ? globalThis.Number(object.guest_port)
+        : 0,
+      guestAddress: isSet(object.guestAddress)
+        ? globalThis.String(object.guestAddress)
+        : isSet(object.guest_address)
+        ? globalThis.String(object.guest_address)
+        : "",
+      connections: isSet(object.connections) ? BigInt(object.connections) : 0n,
+      problem: isSet(object.problem) ? globalThis.String(object.problem) : "",
+    };
+  },
+
+  toJSON(message: Forward): unknown {
+    const obj: any = {};
+    if (message.id !== "") {
+      obj.id = message.id;
+    }
+    if (message.machine !== "") {
+      obj.machine = message.machine;
+    }
+    if (message.port !== "") {
+      obj.port = message.port;
+    }
+    if (message.protocol !== "") {
+      obj.protocol = message.protocol;
+    }
+    if (message.bind !== "") {
+      obj.bind = message.bind;
+    }
+    if (message.hostPort !== 0) {
+      obj.hostPort = Math.round(message.hostPort);
+    }
+    if (message.guestPort !== 0) {
+      obj.guestPort = Math.round(message.guestPort);
+    }
+    if (message.guestAddress !== "") {
+      obj.guestAddress = message.guestAddress;
+    }
+    if (message.connections !== 0n) {
+      obj.connections = message.connections.toString();
+    }
+    if (message.problem !== "") {
+      obj.problem = message.problem;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Forward>): Forward {
+    return Forward.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Forward>): Forward {
+    const message = createBaseForward();
+    message.id = object.id ?? "";
+    message.machine = object.machine ?? "";
+    message.port = object.port ?? "";
+    message.protocol = object.protocol ?? "";
+    message.bind = object.bind ?? "";
+    message.hostPort = object.hostPort ?? 0;
+    message.guestPort = object.guestPort ?? 0;
+    message.guestAddress = object.guestAddress ?? "";
+    message.connections = (object.connections !== undefined && object.connections !== null)
+      ? BigInt(object.connections)
+      : 0n;
+    message.problem = object.problem ?? "";
     return message;
   },
 };
@@ -2546,6 +2954,142 @@ export const UnpublishResponse: MessageFns<UnpublishResponse> = {
   },
 };
 
+function createBaseListForwardsRequest(): ListForwardsRequest {
+  return { machine: "" };
+}
+
+export const ListForwardsRequest: MessageFns<ListForwardsRequest> = {
+  encode(message: ListForwardsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.machine !== "") {
+      writer.uint32(10).string(message.machine);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListForwardsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListForwardsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.machine = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListForwardsRequest {
+    return { machine: isSet(object.machine) ? globalThis.String(object.machine) : "" };
+  },
+
+  toJSON(message: ListForwardsRequest): unknown {
+    const obj: any = {};
+    if (message.machine !== "") {
+      obj.machine = message.machine;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListForwardsRequest>): ListForwardsRequest {
+    return ListForwardsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListForwardsRequest>): ListForwardsRequest {
+    const message = createBaseListForwardsRequest();
+    message.machine = object.machine ?? "";
+    return message;
+  },
+};
+
+function createBaseListForwardsResponse(): ListForwardsResponse {
+  return { forwards: [] };
+}
+
+export const ListForwardsResponse: MessageFns<ListForwardsResponse> = {
+  encode(message: ListForwardsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.forwards) {
+      Forward.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListForwardsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListForwardsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.forwards.push(Forward.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListForwardsResponse {
+    return {
+      forwards: globalThis.Array.isArray(object?.forwards) ? object.forwards.map((e: any) => Forward.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: ListForwardsResponse): unknown {
+    const obj: any = {};
+    if (message.forwards?.length) {
+      obj.forwards = message.forwards.map((e) => Forward.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListForwardsResponse>): ListForwardsResponse {
+    return ListForwardsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListForwardsResponse>): ListForwardsResponse {
+    const message = createBaseListForwardsResponse();
+    message.forwards = object.forwards?.map((e) => Forward.fromPartial(e)) || [];
+    return message;
+  },
+};
+
 function createBaseListFlowsRequest(): ListFlowsRequest {
   return { machine: "" };
 }
@@ -2620,7 +3164,7 @@ function createBaseListFlowsResponse(): ListFlowsResponse {
 export const ListFlowsResponse: MessageFns<ListFlowsResponse> = {
   encode(message: ListFlowsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.flows) {
-      writer.uint32(10).string(v!);
+      Flow.encode(v!, writer.uint32(18).fork()).join();
     }
     return writer;
   },
@@ -2638,12 +3182,12 @@ export const ListFlowsResponse: MessageFns<ListFlowsResponse> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
+          case 2: {
+            if (tag !== 18) {
               break;
             }
 
-            message.flows.push(reader.string());
+            message.flows.push(Flow.decode(reader, reader.uint32()));
             continue;
           }
         }
@@ -2659,13 +3203,13 @@ export const ListFlowsResponse: MessageFns<ListFlowsResponse> = {
   },
 
   fromJSON(object: any): ListFlowsResponse {
-    return { flows: globalThis.Array.isArray(object?.flows) ? object.flows.map((e: any) => globalThis.String(e)) : [] };
+    return { flows: globalThis.Array.isArray(object?.flows) ? object.flows.map((e: any) => Flow.fromJSON(e)) : [] };
   },
 
   toJSON(message: ListFlowsResponse): unknown {
     const obj: any = {};
     if (message.flows?.length) {
-      obj.flows = message.flows;
+      obj.flows = message.flows.map((e) => Flow.toJSON(e));
     }
     return obj;
   },
@@ -2675,7 +3219,327 @@ export const ListFlowsResponse: MessageFns<ListFlowsResponse> = {
   },
   fromPartial(object: DeepPartial<ListFlowsResponse>): ListFlowsResponse {
     const message = createBaseListFlowsResponse();
-    message.flows = object.flows?.map((e) => e) || [];
+    message.flows = object.flows?.map((e) => Flow.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseFlow(): Flow {
+  return {
+    port: "",
+    protocol: "",
+    guestLocal: "",
+    guestRemote: "",
+    hostLocal: "",
+    hostRemote: "",
+    state: "",
+    bytesFromGuest: 0n,
+    bytesToGuest: 0n,
+    ageMs: 0n,
+    idleMs: 0n,
+    forward: "",
+    retransmitted: 0n,
+  };
+}
+
+export const Flow: MessageFns<Flow> = {
+  encode(message: Flow, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.port !== "") {
+      writer.uint32(10).string(message.port);
+    }
+    if (message.protocol !== "") {
+      writer.uint32(18).string(message.protocol);
+    }
+    if (message.guestLocal !== "") {
+      writer.uint32(26).string(message.guestLocal);
+    }
+    if (message.guestRemote !== "") {
+      writer.uint32(34).string(message.guestRemote);
+    }
+    if (message.hostLocal !== "") {
+      writer.uint32(42).string(message.hostLocal);
+    }
+    if (message.hostRemote !== "") {
+      writer.uint32(50).string(message.hostRemote);
+    }
+    if (message.state !== "") {
+      writer.uint32(58).string(message.state);
+    }
+    if (message.bytesFromGuest !== 0n) {
+      if (BigInt.asUintN(64, message.bytesFromGuest) !== message.bytesFromGuest) {
+        throw new globalThis.Error("value provided for field message.bytesFromGuest of type uint64 too large");
+      }
+      writer.uint32(64).uint64(message.bytesFromGuest);
+    }
+    if (message.bytesToGuest !== 0n) {
+      if (BigInt.asUintN(64, message.bytesToGuest) !== message.bytesToGuest) {
+        throw new globalThis.Error("value provided for field message.bytesToGuest of type uint64 too large");
+      }
+      writer.uint32(72).uint64(message.bytesToGuest);
+    }
+    if (message.ageMs !== 0n) {
+      if (BigInt.asUintN(64, message.ageMs) !== message.ageMs) {
+        throw new globalThis.Error("value provided for field message.ageMs of type uint64 too large");
+      }
+      writer.uint32(80).uint64(message.ageMs);
+    }
+    if (message.idleMs !== 0n) {
+      if (BigInt.asUintN(64, message.idleMs) !== message.idleMs) {
+        throw new globalThis.Error("value provided for field message.idleMs of type uint64 too large");
+      }
+      writer.uint32(88).uint64(message.idleMs);
+    }
+    if (message.forward !== "") {
+      writer.uint32(98).string(message.forward);
+    }
+    if (message.retransmitted !== 0n) {
+      if (BigInt.asUintN(64, message.retransmitted) !== message.retransmitted) {
+        throw new globalThis.Error("value provided for field message.retransmitted of type uint64 too large");
+      }
+      writer.uint32(104).uint64(message.retransmitted);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Flow {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFlow();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.port = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.protocol = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.guestLocal = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.guestRemote = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.hostLocal = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.hostRemote = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.state = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.bytesFromGuest = reader.uint64() as bigint;
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.bytesToGuest = reader.uint64() as bigint;
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.ageMs = reader.uint64() as bigint;
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.idleMs = reader.uint64() as bigint;
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.forward = reader.string();
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.retransmitted = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Flow {
+    return {
+      port: isSet(object.port) ? globalThis.String(object.port) : "",
+      protocol: isSet(object.protocol) ? globalThis.String(object.protocol) : "",
+      guestLocal: isSet(object.guestLocal)
+        ? globalThis.String(object.guestLocal)
+        : isSet(object.guest_local)
+        ? globalThis.String(object.guest_local)
+        : "",
+      guestRemote: isSet(object.guestRemote)
+        ? globalThis.String(object.guestRemote)
+        : isSet(object.guest_remote)
+        ? globalThis.String(object.guest_remote)
+        : "",
+      hostLocal: isSet(object.hostLocal)
+        ? globalThis.String(object.hostLocal)
+        : isSet(object.host_local)
+        ? globalThis.String(object.host_local)
+        : "",
+      hostRemote: isSet(object.hostRemote)
+        ? globalThis.String(object.hostRemote)
+        : isSet(object.host_remote)
+        ? globalThis.String(object.host_remote)
+        : "",
+      state: isSet(object.state) ? globalThis.String(object.state) : "",
+      bytesFromGuest: isSet(object.bytesFromGuest)
+        ? BigInt(object.bytesFromGuest)
+        : isSet(object.bytes_from_guest)
+        ? BigInt(object.bytes_from_guest)
+        : 0n,
+      bytesToGuest: isSet(object.bytesToGuest)
+        ? BigInt(object.bytesToGuest)
+        : isSet(object.bytes_to_guest)
+        ? BigInt(object.bytes_to_guest)
+        : 0n,
+      ageMs: isSet(object.ageMs) ? BigInt(object.ageMs) : isSet(object.age_ms) ? BigInt(object.age_ms) : 0n,
+      idleMs: isSet(object.idleMs) ? BigInt(object.idleMs) : isSet(object.idle_ms) ? BigInt(object.idle_ms) : 0n,
+      forward: isSet(object.forward) ? globalThis.String(object.forward) : "",
+      retransmitted: isSet(object.retransmitted) ? BigInt(object.retransmitted) : 0n,
+    };
+  },
+
+  toJSON(message: Flow): unknown {
+    const obj: any = {};
+    if (message.port !== "") {
+      obj.port = message.port;
+    }
+    if (message.protocol !== "") {
+      obj.protocol = message.protocol;
+    }
+    if (message.guestLocal !== "") {
+      obj.guestLocal = message.guestLocal;
+    }
+    if (message.guestRemote !== "") {
+      obj.guestRemote = message.guestRemote;
+    }
+    if (message.hostLocal !== "") {
+      obj.hostLocal = message.hostLocal;
+    }
+    if (message.hostRemote !== "") {
+      obj.hostRemote = message.hostRemote;
+    }
+    if (message.state !== "") {
+      obj.state = message.state;
+    }
+    if (message.bytesFromGuest !== 0n) {
+      obj.bytesFromGuest = message.bytesFromGuest.toString();
+    }
+    if (message.bytesToGuest !== 0n) {
+      obj.bytesToGuest = message.bytesToGuest.toString();
+    }
+    if (message.ageMs !== 0n) {
+      obj.ageMs = message.ageMs.toString();
+    }
+    if (message.idleMs !== 0n) {
+      obj.idleMs = message.idleMs.toString();
+    }
+    if (message.forward !== "") {
+      obj.forward = message.forward;
+    }
+    if (message.retransmitted !== 0n) {
+      obj.retransmitted = message.retransmitted.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Flow>): Flow {
+    return Flow.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Flow>): Flow {
+    const message = createBaseFlow();
+    message.port = object.port ?? "";
+    message.protocol = object.protocol ?? "";
+    message.guestLocal = object.guestLocal ?? "";
+    message.guestRemote = object.guestRemote ?? "";
+    message.hostLocal = object.hostLocal ?? "";
+    message.hostRemote = object.hostRemote ?? "";
+    message.state = object.state ?? "";
+    message.bytesFromGuest = (object.bytesFromGuest !== undefined && object.bytesFromGuest !== null)
+      ? BigInt(object.bytesFromGuest)
+      : 0n;
+    message.bytesToGuest = (object.bytesToGuest !== undefined && object.bytesToGuest !== null)
+      ? BigInt(object.bytesToGuest)
+      : 0n;
+    message.ageMs = (object.ageMs !== undefined && object.ageMs !== null) ? BigInt(object.ageMs) : 0n;
+    message.idleMs = (object.idleMs !== undefined && object.idleMs !== null) ? BigInt(object.idleMs) : 0n;
+    message.forward = object.forward ?? "";
+    message.retransmitted = (object.retransmitted !== undefined && object.retransmitted !== null)
+      ? BigInt(object.retransmitted)
+      : 0n;
     return message;
   },
 };
@@ -2942,6 +3806,16 @@ export const NetworkServiceService = {
     responseSerialize: (value: UnpublishResponse): Buffer => Buffer.from(UnpublishResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): UnpublishResponse => UnpublishResponse.decode(value),
   },
+  listForwards: {
+    path: "/polyvisor.network.v1.NetworkService/ListForwards" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListForwardsRequest): Buffer => Buffer.from(ListForwardsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListForwardsRequest => ListForwardsRequest.decode(value),
+    responseSerialize: (value: ListForwardsResponse): Buffer =>
+      Buffer.from(ListForwardsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListForwardsResponse => ListForwardsResponse.decode(value),
+  },
   listFlows: {
     path: "/polyvisor.network.v1.NetworkService/ListFlows" as const,
     requestStream: false as const,
@@ -2977,6 +3851,7 @@ export interface NetworkServiceServer extends UntypedServiceImplementation {
   /** Not built yet (the network issue). */
   publish: handleUnaryCall<PublishRequest, PublishResponse>;
   unpublish: handleUnaryCall<UnpublishRequest, UnpublishResponse>;
+  listForwards: handleUnaryCall<ListForwardsRequest, ListForwardsResponse>;
   listFlows: handleUnaryCall<ListFlowsRequest, ListFlowsResponse>;
   capture: handleServerStreamingCall<CaptureRequest, CaptureChunk>;
 }
@@ -3137,6 +4012,21 @@ export interface NetworkServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: UnpublishResponse) => void,
+  ): ClientUnaryCall;
+  listForwards(
+    request: ListForwardsRequest,
+    callback: (error: ServiceError | null, response: ListForwardsResponse) => void,
+  ): ClientUnaryCall;
+  listForwards(
+    request: ListForwardsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListForwardsResponse) => void,
+  ): ClientUnaryCall;
+  listForwards(
+    request: ListForwardsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListForwardsResponse) => void,
   ): ClientUnaryCall;
   listFlows(
     request: ListFlowsRequest,
