@@ -87,6 +87,8 @@ const TOOLS: readonly { program: string; debian: string; for: string }[] = [
   { program: "riscv64-linux-gnu-as", debian: "binutils-riscv64-linux-gnu", for: "comparing the assembler with GNU's" },
   { program: "dtc", debian: "device-tree-compiler", for: "checking the device tree" },
   { program: "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_jump.bin", debian: "opensbi", for: "booting with an M-mode firmware" },
+  { program: "docker-registry", debian: "docker-registry", for: "our OCI client and conformance suite against another registry" },
+  { program: "skopeo", debian: "skopeo", for: "a real client against our registry" },
   { program: "mkfs.ext4", debian: "e2fsprogs", for: "the guest's disk" },
 ];
 
