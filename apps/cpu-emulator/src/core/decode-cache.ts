@@ -37,7 +37,17 @@ export const CODE_EPOCH = START_ENTRY + 32;
 export const FRAME_AREA = START_ENTRY + 64;
 export const SNAPSHOT_AREA = (FRAME_AREA + FRAMES * FRAME_BYTES + 4095) & ~4095;
 export const DECODE_CACHE_END = SNAPSHOT_AREA + FRAMES * 4096;
-if (DECODE_CACHE_END > HART_AREA_BYTES) throw new Error("decode cache: FRAMES do not fit the hart area");
+
+/** u16 per entry, hashed by its address >> 2: how often it was jumped to (engine `dynamic`). */
+export const COUNTERS = (DECODE_CACHE_END + 63) & ~63;
+export const COUNTER_MASK = 0x1_fffe;
+/** 16 bytes per indirect jump, hashed by its entry's address << 1: i32 the entry, at +8 i64 where it went last. */
+export const PROFILE = COUNTERS + COUNTER_MASK + 2;
+export const PROFILE_MASK = 0x3ff0;
+/** i32 per frame: changes before and after its snapshot does; odd while it changes. */
+export const VERSIONS = PROFILE + PROFILE_MASK + 16;
+export const TRANSLATION_END = VERSIONS + FRAMES * 4;
+if (TRANSLATION_END > HART_AREA_BYTES) throw new Error("decode cache: FRAMES do not fit the hart area");
 
 export interface DecodeCacheOptions {
   readonly memory: WebAssembly.Memory;
@@ -52,11 +62,20 @@ export interface DecodeCacheOptions {
   readonly flushFetch: () => void;
 }
 
+/** What translations made from snapshots need to hear of (engine `dynamic`). */
+export interface SnapshotListener {
+  /** 8 bytes at this offset of a frame's snapshot were replaced, and their entries decode again. */
+  bytesChanged(frame: number, offset: number): void;
+  /** The frame no longer stands for its page. */
+  frameGone(frame: number): void;
+}
+
 export class DecodeCache {
   framesMade = 0;
   framesCompared = 0;
   entriesReset = 0;
   evictions = 0;
+  listener: SnapshotListener | undefined;
 
   readonly #options: DecodeCacheOptions;
   readonly #bytes: Uint8Array;
@@ -108,9 +127,24 @@ export class DecodeCache {
     return Math.floor((entry - this.#base - FRAME_AREA) / FRAME_BYTES);
   }
 
+  /** Address of the entry of a halfword of a frame's page. */
+  entryAddress(frame: number, index: number): number {
+    return this.#address(frame) + index * 8;
+  }
+
   /** Which entry of its frame an entry's address is. */
   entryIndex(entry: number): number {
     return ((entry - this.#base - FRAME_AREA) % FRAME_BYTES) >> 3;
+  }
+
+  /** Changes with every change of a frame's snapshot. */
+  version(frame: number): number {
+    return this.#i32[((this.#base + VERSIONS) >> 2) + frame]!;
+  }
+
+  /** Around a change of a snapshot, so that a translator in another thread finds out (a sequence lock). */
+  #changing(frame: number): void {
+    Atomics.add(this.#i32, ((this.#base + VERSIONS) >> 2) + frame, 1);
   }
 
   #address(frame: number): number {
@@ -133,10 +167,12 @@ export class DecodeCache {
     this.#frameOf[page] = frame;
     this.#checked[frame] = this.#epoch;
     const source = this.#options.ramOffset + page * 4096;
-    this.#bytes.copyWithin(this.#base + SNAPSHOT_AREA + frame * 4096, source, source + 4096);
     const address = this.#address(frame);
+    this.#changing(frame);
+    this.#bytes.copyWithin(this.#base + SNAPSHOT_AREA + frame * 4096, source, source + 4096);
     this.#i32.fill(0, address >> 2, (address + FRAME_BYTES) >> 2);
     for (const entry of [END_ENTRY, CROSSING_END_ENTRY]) this.#u16[(address + entry * 8) >> 1] = this.#options.pageEndOp;
+    this.#changing(frame);
     return frame;
   }
 
@@ -146,8 +182,10 @@ export class DecodeCache {
       const frame = (this.#next + i) % FRAMES;
       if (frame === keep) continue;
       const page = this.#pageOf[frame]!;
-      if (page >= 0) this.#frameOf[page] = -1;
+      if (page < 0) continue;
+      this.#frameOf[page] = -1;
       this.#pageOf[frame] = -1;
+      this.listener?.frameGone(frame);
     }
     this.#free = EVICT_AT_ONCE;
     this.#changed();
@@ -160,6 +198,7 @@ export class DecodeCache {
     const source = this.#options.ramOffset + page * 4096;
     const address = this.#address(frame);
     for (let at = 0; (at = this.#options.difference(snapshot, source, at)) < 4096; at += 8) {
+      this.#changing(frame);
       this.#bytes.copyWithin(snapshot + at, source + at, source + at + 8);
       // Four halfwords changed, and a 4-byte instruction may begin one before them.
       for (let index = Math.max(0, (at >> 1) - 1); index < (at >> 1) + 4; index++) {
@@ -167,6 +206,8 @@ export class DecodeCache {
         this.#i32[(address + index * 8) >> 2] = 0;
         this.#i32[(address + index * 8 + 4) >> 2] = 0;
       }
+      this.#changing(frame);
+      this.listener?.bytesChanged(frame, at);
     }
   }
 }

@@ -17,3 +17,15 @@ export const KIND_SIZE = 3;
 export const KIND_SIGNED = 4;
 /** translateSlow: for reading (lr); without it for writing (sc, amo). */
 export const KIND_READ = 8;
+
+/** How translated code came back to the interpreter. */
+export const REGION_EXIT = SCRATCH + 24; // i32
+export const REGION_WORD = SCRATCH + 28; // i32: with SLOW, the instruction
+export const RegionExit = {
+  /** Go on at PC. */
+  GO_ON: 0,
+  /** TRAP_CAUSE and TRAP_VALUE are set for the instruction at PC. */
+  TRAP: 1,
+  /** TypeScript executes REGION_WORD at PC. */
+  SLOW: 2,
+} as const;

@@ -27,6 +27,21 @@ export interface InterpreterOptions {
 export interface InterpreterEngine extends Engine {
   /** To be the core's TranslationListener. */
   readonly mmu: Mmu;
+  readonly cache: DecodeCache;
+  /** Counts jump targets and enters translated code (engine `dynamic`); as `run` otherwise. */
+  runCounting(budget: number): ExitReason;
+  /** From then on `runCounting` may be called. */
+  count(parts: CountingParts): void;
+  /** What generated code calls for accesses that miss the TLB: functions of the module, and its memory. */
+  readonly accessFunctions: Pick<EngineExports, "loadSlow" | "storeSlow" | "translateSlow">;
+}
+
+export interface CountingParts {
+  /** Translated code, by the numbers in TRANSLATED entries. */
+  readonly regions: WebAssembly.Table;
+  readonly hotAfter: number;
+  /** An entry was reached `hotAfter` times; PC is its address. */
+  hot(entry: number): void;
 }
 
 /** Below this budget the variant that looks at it after every instruction runs, so that a slice never overshoots. */
@@ -50,10 +65,10 @@ class Interpreter implements InterpreterEngine {
   readonly mmu: Mmu;
   readonly #options: InterpreterOptions;
   readonly #cells: HartCells;
-  readonly #cache: DecodeCache;
+  readonly cache: DecodeCache;
   readonly #accesses: SlowAccesses;
   readonly #slow: SlowInstructions;
-  readonly #imports: WebAssembly.Imports;
+  readonly #imports: EngineImports;
   readonly #u16: Uint16Array;
   readonly #i32: Int32Array;
   /** Words decoded before: word, first and second half of the entry. Direct-mapped. */
@@ -61,6 +76,7 @@ class Interpreter implements InterpreterEngine {
   readonly #entry: Entry = { op: 0, a: 0, b: 0, imm: 0 };
   readonly #fast: EngineExports;
   #exact: EngineExports | undefined;
+  #counting: EngineExports | undefined;
   #decoded = 0;
   #fenceI = 0;
 
@@ -74,7 +90,7 @@ class Interpreter implements InterpreterEngine {
     this.#accesses = new SlowAccesses(this.#cells, memory, this.mmu, physical);
     const environment = new HartEnvironment(this.#cells, core, memory, this.mmu, this.#accesses);
     this.#slow = new SlowInstructions(this.#cells, core, environment, () => this.fenceI());
-    const imports: EngineImports = {
+    this.#imports = {
       decode: (entry: number) => this.#decode(entry),
       fetch: () => this.#fetch(),
       crossing: (entry: number) => this.#crossing(entry),
@@ -83,10 +99,11 @@ class Interpreter implements InterpreterEngine {
       store: (kind: number) => this.#accesses.store(kind),
       translate: (kind: number) => this.#accesses.translate(kind),
       fpGate: (entry: number) => this.#fpGate(entry),
+      slowWord: (word: number) => this.#executeWord(word),
+      hot: () => undefined,
     };
-    this.#imports = { engine: { memory, ...imports } as unknown as WebAssembly.ModuleImports };
-    this.#fast = this.#instantiate(false);
-    this.#cache = new DecodeCache({
+    this.#fast = this.#instantiate({ exact: false });
+    this.cache = new DecodeCache({
       memory, cells: this.#cells,
       ramPages: options.ramBytes / 4096,
       ramOffset: options.ramOffset,
@@ -97,26 +114,44 @@ class Interpreter implements InterpreterEngine {
     this.#u16[(this.#cells.base + START_ENTRY) >> 1] = Special.START;
   }
 
-  #instantiate(exact: boolean): EngineExports {
+  #instantiate(variant: { exact: boolean }, counting?: CountingParts): EngineExports {
     fused ??= probeFused();
-    const bytes = writeInterpreter({ hart: this.#cells.base, fused, exact });
-    return new WebAssembly.Instance(new WebAssembly.Module(bytes), this.#imports).exports as unknown as EngineExports;
+    const bytes = writeInterpreter({ hart: this.#cells.base, fused, ...variant, ...(counting && { hotAfter: counting.hotAfter }) });
+    const imports = { ...this.#imports, ...(counting && { regions: counting.regions, hot: counting.hot }), memory: this.#options.memory };
+    const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { engine: imports as unknown as WebAssembly.ModuleImports });
+    return instance.exports as unknown as EngineExports;
+  }
+
+  count(parts: CountingParts): void {
+    this.#counting = this.#instantiate({ exact: false }, parts);
   }
 
   run(budget: number): ExitReason {
+    return this.#run(this.#fast, budget);
+  }
+
+  runCounting(budget: number): ExitReason {
+    return this.#run(this.#counting!, budget);
+  }
+
+  #run(fast: EngineExports, budget: number): ExitReason {
     this.mmu.contextChanged();
     this.#readFpState();
     if (budget >= EXACT_BELOW) {
       // Between two looks at the budget lies at most a page of straight code.
-      return this.#fast.run(budget - PAGE_HALFWORDS);
+      return fast.run(budget - PAGE_HALFWORDS);
     }
-    this.#exact ??= this.#instantiate(true);
+    this.#exact ??= this.#instantiate({ exact: true });
     return this.#exact.run(budget);
+  }
+
+  get accessFunctions(): EngineExports {
+    return this.#fast;
   }
 
   fenceI(): void {
     this.#fenceI++;
-    this.#cache.suspectAll();
+    this.cache.suspectAll();
   }
 
   flushTlb(): void {
@@ -126,8 +161,8 @@ class Interpreter implements InterpreterEngine {
   events(): Record<string, number> {
     return {
       "tlb-miss": this.mmu.misses, "tlb-flush": this.mmu.flushes,
-      "decode": this.#decoded, "decode-page": this.#cache.framesMade, "compare-page": this.#cache.framesCompared,
-      "decode-again": this.#cache.entriesReset, "evict": this.#cache.evictions, "fence.i": this.#fenceI,
+      "decode": this.#decoded, "decode-page": this.cache.framesMade, "compare-page": this.cache.framesCompared,
+      "decode-again": this.cache.entriesReset, "evict": this.cache.evictions, "fence.i": this.#fenceI,
       "slow-instruction": this.#slow.executed, "page-crossing": this.#accesses.crossing, "device": this.#accesses.device,
     };
   }
@@ -145,7 +180,7 @@ class Interpreter implements InterpreterEngine {
       this.mmu.accessFault(low, high, Access.EXECUTE);
       return -1;
     }
-    const frame = this.#cache.frame(this.mmu.ramPage(place), keep);
+    const frame = this.cache.frame(this.mmu.ramPage(place), keep);
     this.mmu.fill(Access.EXECUTE, low, high, frame);
     return frame;
   }
@@ -155,16 +190,16 @@ class Interpreter implements InterpreterEngine {
   }
 
   #word(entry: number): number {
-    const frame = this.#cache.frameIndex(entry);
-    const index = this.#cache.entryIndex(entry);
+    const frame = this.cache.frameIndex(entry);
+    const index = this.cache.entryIndex(entry);
     if (index === CROSSING_ENTRY) return this.#i32[(entry + (CROSSING_WORD_ENTRY - CROSSING_ENTRY) * 8 + 4) >> 2]!;
-    const low = this.#cache.halfword(frame, index);
-    return (low & 3) === 3 && index < PAGE_HALFWORDS - 1 ? low | (this.#cache.halfword(frame, index + 1) << 16) : low;
+    const low = this.cache.halfword(frame, index);
+    return (low & 3) === 3 && index < PAGE_HALFWORDS - 1 ? low | (this.cache.halfword(frame, index + 1) << 16) : low;
   }
 
   #decode(entry: number): void {
     this.#decoded++;
-    const index = this.#cache.entryIndex(entry);
+    const index = this.cache.entryIndex(entry);
     const word = this.#word(entry);
     if ((word & 3) === 3 && index === PAGE_HALFWORDS - 1) this.#u16[entry >> 1] = Special.CROSSING;
     else this.#write(entry, (word & 3) === 3 ? word : word & 0xffff, index);
@@ -197,11 +232,11 @@ class Interpreter implements InterpreterEngine {
     const cells = this.#cells.i32;
     const low = (cells[PC >> 2]! + 2) | 0;
     const high = low === 0 ? (cells[(PC >> 2) + 1]! + 1) | 0 : cells[(PC >> 2) + 1]!;
-    const frame = this.#cache.frameIndex(entry);
+    const frame = this.cache.frameIndex(entry);
     const second = this.#frameAt(low, high, frame);
     if (second < 0) return 1;
-    const first = this.#cache.halfword(frame, PAGE_HALFWORDS - 1);
-    const word = first | (this.#cache.halfword(this.#cache.frameIndex(second), 0) << 16);
+    const first = this.cache.halfword(frame, PAGE_HALFWORDS - 1);
+    const word = first | (this.cache.halfword(this.cache.frameIndex(second), 0) << 16);
     const crossing = entry + (CROSSING_ENTRY - (PAGE_HALFWORDS - 1)) * 8;
     this.#i32[(crossing + (CROSSING_WORD_ENTRY - CROSSING_ENTRY) * 8 + 4) >> 2] = word;
     this.#write(crossing, word, CROSSING_ENTRY);
@@ -221,7 +256,11 @@ class Interpreter implements InterpreterEngine {
   }
 
   #executeSlowly(entry: number): number {
-    const answer = this.#slow.execute(this.#word(entry));
+    return this.#executeWord(this.#word(entry));
+  }
+
+  #executeWord(word: number): number {
+    const answer = this.#slow.execute(word);
     this.#readFpState(); // mstatus may have changed
     return answer;
   }

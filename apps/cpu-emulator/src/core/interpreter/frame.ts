@@ -1,14 +1,8 @@
 import type { Callable, CodeWriter, Label } from "@polyvisor/wasm-encoder";
 import type { BinaryOp } from "@polyvisor/isa";
 
-/** Locals of the interpreter's one function. */
+/** Locals that the code of instructions uses. */
 export interface Locals {
-  /** i32: address of the current entry. */
-  readonly entry: number;
-  /** i32: instructions left; counts down. */
-  readonly budget: number;
-  /** i64: pc - (entry address >> 2), constant within a frame. */
-  readonly bias: number;
   /** i32: address of the active TLB set. */
   readonly tlb: number;
   /** i64: address of the memory access, or target of a jump that leaves the page. */
@@ -23,19 +17,35 @@ export interface Locals {
   readonly f32: readonly [number, number, number, number, number];
 }
 
-/** Where handlers go when they are done or cannot go on. */
+/** Locals of the interpreter's one function. */
+export interface InterpreterLocals extends Locals {
+  /** i32: address of the current entry. */
+  readonly entry: number;
+  /** i32: instructions left; counts down. */
+  readonly budget: number;
+  /** i64: pc - (entry address >> 2), constant within a frame. */
+  readonly bias: number;
+  /** i32: how often a jump target was reached. */
+  readonly count: number;
+}
+
+/** Where an instruction goes when it cannot go on. */
 export interface Exits {
-  /** Next entry: `entry` is set. */
-  readonly dispatch: Label;
-  /** Continue at the pc in `address`, in any page. */
-  readonly fetch: Label;
   /** TRAP_CAUSE and TRAP_VALUE are set; the current instruction did not happen. */
   readonly trap: Label;
   /** Let TypeScript execute the current instruction; it has changed nothing yet. */
   readonly slow: Label;
 }
 
-/** Functions of the module that handlers call. */
+/** Where handlers go when they are done. */
+export interface InterpreterExits extends Exits {
+  /** Next entry: `entry` is set. */
+  readonly dispatch: Label;
+  /** Continue at the pc in `address`, in any page. */
+  readonly fetch: Label;
+}
+
+/** Functions that the code of instructions calls. */
 export interface Helpers {
   /** (address, kind) -> value; ACCESS_FAULT tells whether it failed. */
   readonly loadSlow: Callable;
@@ -43,8 +53,6 @@ export interface Helpers {
   readonly storeSlow: Callable;
   /** (address, kind) -> 1 = fault; else the TLB entry is filled. */
   readonly translateSlow: Callable;
-  /** (entry) -> 1 = illegal instruction; else FP_STATE is as the instruction needs it. */
-  readonly fpGate: Callable;
   /** i64 and i32 functions for operations without a Wasm instruction. */
   readonly arithmetic: ReadonlyMap<`${"i32" | "i64"}.${BinaryOp}`, Callable>;
   /** (place, value) -> old value, by `${op}${bytes}`. */
@@ -60,6 +68,15 @@ export interface Emission {
   readonly hart: number;
   /** Whether the relaxed multiply-add of this machine rounds once. */
   readonly fused: { readonly f64: boolean; readonly f32: boolean };
+}
+
+export interface InterpreterEmission extends Emission {
+  readonly locals: InterpreterLocals;
+  readonly exits: InterpreterExits;
+  /** (entry) -> 1 = illegal instruction; else FP_STATE is as the instruction needs it. */
+  readonly fpGate: Callable;
   /** Look at the budget after every instruction. */
   readonly exact: boolean;
+  /** Count the targets of backward jumps, calls and page changes. */
+  readonly counting: { readonly hotAfter: number; readonly hot: Callable } | undefined;
 }

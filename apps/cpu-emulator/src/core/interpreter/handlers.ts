@@ -38,8 +38,10 @@ export const Special = {
   /** Computes into x0. */
   NOP2: 5,
   NOP4: 6,
+  /** Translated code begins here: `imm` has its place in the table in bits 31:8, and which entry of it in bits 7:0. */
+  TRANSLATED: 7,
 } as const;
-export const SPECIALS = 7;
+export const SPECIALS = 8;
 
 /** What a definition in IR uses and does, as far as handlers differ by it. */
 export interface Traits {

@@ -1,7 +1,7 @@
 import type { Expr, FpOp } from "@polyvisor/isa";
 import { Mem, Op, Sat, Simd, VOID } from "@polyvisor/wasm-encoder";
 import { FFLAGS, FRM } from "../hart-state.ts";
-import type { HandlerLowering } from "./lower-ir.ts";
+import type { Lowering } from "./lower-ir.ts";
 
 /**
  * FP operations on native f32 and f64 for the common case, and the slow path (the exact softfloat of libs/isa) for the
@@ -15,16 +15,16 @@ type Fp = Extract<Expr, { kind: "fp" }>;
 const BOX = 0xffff_ffff_0000_0000n;
 const NX = 1;
 
-export function lowerFp(lowering: HandlerLowering, expr: Fp): void {
+export function lowerFp(lowering: Lowering, expr: Fp): void {
   new FpLowering(lowering, expr).emit();
 }
 
 class FpLowering {
-  readonly #l: HandlerLowering;
+  readonly #l: Lowering;
   readonly #expr: Fp;
   readonly #double: boolean;
 
-  constructor(lowering: HandlerLowering, expr: Fp) {
+  constructor(lowering: Lowering, expr: Fp) {
     this.#l = lowering;
     this.#expr = expr;
     this.#double = expr.format === "d";
@@ -48,7 +48,7 @@ class FpLowering {
 
   emit(): void {
     const code = this.#code;
-    if (this.#l.traits.rounded && this.#l.handler.variant === "dynamic") {
+    if (this.#l.traits.rounded && this.#l.variant === "dynamic") {
       code.i32(0).mem(Mem.i32Load, this.#hart + FRM).brIf(this.#l.emission.exits.slow, false);
     }
     const { op } = this.#expr;
@@ -282,7 +282,7 @@ class FpLowering {
     this.#numbers();
     const [value, integer] = [f64[0], f64[3]];
     if (!this.#double) code.get(this.#number(0)).op(Op.f64PromoteF32).set(value);
-    code.get(value).op(this.#l.handler.variant === "truncate" ? Op.f64Trunc : Op.f64Nearest).tee(integer);
+    code.get(value).op(this.#l.variant === "truncate" ? Op.f64Trunc : Op.f64Nearest).tee(integer);
     const [low, high] = { toI32: [-(2 ** 31), 2 ** 31], toU32: [0, 2 ** 32], toI64: [-(2 ** 63), 2 ** 63], toU64: [0, 2 ** 64] }[op] as [number, number];
     code.f64(low).op(Op.f64Ge).get(integer).f64(high).op(Op.f64Lt, Op.i32And, Op.i32Eqz).brIf(this.#l.emission.exits.slow, false);
     this.#accrue(() => code.get(integer).get(value).op(Op.f64Ne));

@@ -1,10 +1,10 @@
-import { type AmoOp, type BinaryOp, type Bytes, type Expr, type Stmt, type UnaryOp } from "@polyvisor/isa";
+import type { AmoOp, BinaryOp, Bytes, Expr, Instruction, RegisterField, Stmt, UnaryOp } from "@polyvisor/isa";
 import { Atomic, type AtomicOp, I32, I64, Mem, type MemOp, Op, VOID } from "@polyvisor/wasm-encoder";
-import { F, FP_DIRTY, FP_STATE, RESERVATION, RESERVED_VALUE, X } from "../hart-state.ts";
+import { RESERVATION, RESERVED_VALUE } from "../hart-state.ts";
 import { LOAD_ENTRIES, LOAD_TABLE, STORE_ENTRIES, STORE_TABLE, entryMask } from "../tlb.ts";
 import { ACCESS_FAULT, KIND_READ, KIND_SIGNED } from "./cells.ts";
 import type { Emission } from "./frame.ts";
-import { type Handler, type Traits, traitsOf } from "./handlers.ts";
+import { type Traits, traitsOf } from "./handlers.ts";
 import { lowerCsr } from "./lower-csr.ts";
 import { lowerFp } from "./lower-fp.ts";
 
@@ -31,110 +31,52 @@ const RMW: Partial<Record<AmoOp, readonly [w: AtomicOp, d: AtomicOp]>> = {
   and: [Atomic.i64And32U, Atomic.i64And], or: [Atomic.i64Or32U, Atomic.i64Or], xor: [Atomic.i64Xor32U, Atomic.i64Xor],
 };
 
-/** Compiles one handler: the instruction's IR for one variant, up to and including the way to the next instruction. */
-export class HandlerLowering {
+/**
+ * Compiles the IR of an instruction to Wasm, for the interpreter's handlers and for translated code. The two differ in where
+ * operands are (an entry's bytes and the register cells, or constants and locals) and in how control flows: subclasses.
+ */
+export abstract class Lowering {
   readonly emission: Emission;
-  readonly handler: Handler;
+  readonly instruction: Instruction;
   readonly traits: Traits;
-  readonly #names = new Map<string, number>();
+  readonly names = new Map<string, number>();
 
-  constructor(emission: Emission, handler: Handler) {
+  constructor(emission: Emission, instruction: Instruction) {
     this.emission = emission;
-    this.handler = handler;
-    this.traits = traitsOf(handler.instruction);
+    this.instruction = instruction;
+    this.traits = traitsOf(instruction);
   }
 
-  emit(): void {
-    const { traits } = this;
-    if (traits.floating) fpStateCheck(this.emission, traits.writesF || traits.fp !== undefined);
-    for (const statement of this.handler.instruction.semantics) this.#statement(statement);
-    if (!traits.branch && !this.handler.instruction.semantics.some((s) => s.kind === "jump")) next(this.emission, this.handler.length);
-  }
-
-  get #inPage(): boolean {
-    return /^(forward|backward)/.test(this.handler.variant);
-  }
-
-  #statement(statement: Stmt): void {
-    const { code, hart, locals } = this.emission;
-    switch (statement.kind) {
-      case "let": {
-        if (this.traits.directJump && this.#inPage) return; // the target is the entry itself
-        this.expr(statement.value);
-        // The one instruction with a local is a jump; its target waits in `address`.
-        this.#names.set(statement.name, locals.address);
-        code.set(locals.address);
-        return;
-      }
-      case "setX":
-        if (this.handler.variant.endsWith("discard")) {
-          if (this.traits.directJump || statement.value.kind === "next") return;
-          this.expr(statement.value);
-          code.op(Op.drop);
-          return;
-        }
-        code.get(locals.entry).mem(Mem.i32Load8U, 2);
-        this.expr(statement.value);
-        code.mem(Mem.i64Store, hart + X);
-        return;
-      case "setF":
-        code.get(locals.entry).mem(Mem.i32Load8U, 2);
-        this.expr(statement.value);
-        code.mem(Mem.i64Store, hart + F);
-        return;
-      case "store": this.#store(statement); return;
-      case "branch": this.#branch(statement.cond); return;
-      case "jump":
-        if (this.#inPage) this.#jumpInPage();
-        else {
-          this.expr(statement.target);
-          code.set(locals.address);
-          leavePage(this.emission);
-        }
-        return;
-      case "fence": code.fence(); return;
-      case "system": throw new Error(`${this.handler.instruction.name}: system instructions have no handler`);
-    }
-  }
-
-  /** Adding a `select` of the two distances instead of branching was slower: 0.65 of the speed on a sieve, 0.9 on calls. */
-  #branch(cond: Expr): void {
-    const { code, locals } = this.emission;
-    this.expr(cond);
-    code.if();
-    if (this.#inPage) this.#jumpInPage();
-    else {
-      this.expr({ kind: "binary", op: "add", type: "i64", a: { kind: "pc" }, b: { kind: "imm" } });
-      code.set(locals.address);
-      leavePage(this.emission);
-    }
-    code.end();
-    next(this.emission, this.handler.length);
-  }
-
-  #jumpInPage(): void {
-    const { code, locals } = this.emission;
-    code.get(locals.entry).get(locals.entry).mem(Mem.i32Load, 4).op(Op.i32Add).set(locals.entry);
-    count(this.emission);
-    dispatch(this.emission, this.handler.variant.startsWith("backward"));
-  }
+  /** Rounding mode, or which of the CSRs that are only cells: what handlers.ts decides per instruction word. */
+  abstract readonly variant: string;
+  abstract pushImm(): void;
+  /** The rs1 field as a number. */
+  abstract pushUimm(): void;
+  abstract pushPc(): void;
+  abstract pushNext(): void;
+  abstract pushX(field: RegisterField): void;
+  abstract pushF(field: RegisterField): void;
+  /** i32: offset of the CSR's cell in the hart area. */
+  abstract pushCsrCell(): void;
+  /** i32: lowest privilege that may access the CSR. */
+  abstract pushCsrPrivilege(): void;
 
   /** Pushes the value of an expression: i64, or i32 for conditions. */
   expr(expr: Expr): void {
-    const { code, locals, hart, helpers } = this.emission;
+    const { code, helpers } = this.emission;
     switch (expr.kind) {
       case "const":
         if (expr.type === "i32") code.i32(Number(BigInt.asIntN(32, expr.value)));
         else code.i64(expr.value);
         return;
-      case "imm": code.get(locals.entry).mem(Mem.i64Load32S, 4); return;
-      case "pc": pushPc(this.emission); return;
-      case "next": pushPc(this.emission); code.i64(this.handler.length).op(Op.i64Add); return;
-      case "x": this.#register(expr.reg); code.mem(Mem.i64Load, hart + X); return;
-      case "f": this.#register(expr.reg); code.mem(Mem.i64Load, hart + F); return;
+      case "imm": this.pushImm(); return;
+      case "pc": this.pushPc(); return;
+      case "next": this.pushNext(); return;
+      case "x": this.pushX(expr.reg); return;
+      case "f": this.pushF(expr.reg); return;
       case "local": {
-        const local = this.#names.get(expr.name);
-        if (local === undefined) throw new Error(`${this.handler.instruction.name}: local ${expr.name} is not set`);
+        const local = this.names.get(expr.name);
+        if (local === undefined) throw new Error(`${this.instruction.name}: local ${expr.name} is not set`);
         code.get(local);
         return;
       }
@@ -163,18 +105,9 @@ export class HandlerLowering {
       case "amo": this.#amo(expr); return;
       case "lr": this.#lr(expr); return;
       case "sc": this.#sc(expr); return;
-      case "uimm": code.get(locals.entry).mem(Mem.i64Load8U, 3).i64(3).op(Op.i64ShrU); return;
+      case "uimm": this.pushUimm(); return;
       case "csr": lowerCsr(this, expr); return;
     }
-  }
-
-  /** Pushes the byte offset of an operand's register. */
-  #register(field: "rd" | "rs1" | "rs2" | "rs3"): void {
-    const { code, locals } = this.emission;
-    const { imm, writesX, writesF } = this.traits;
-    if (field === "rs2" && imm && (writesX || writesF)) throw new Error(`${this.handler.instruction.name}: no room for rs2 beside imm and rd`);
-    const offset = field === "rs1" ? 3 : field === "rd" ? 2 : field === "rs3" ? 5 : imm ? 2 : 4;
-    code.get(locals.entry).mem(Mem.i32Load8U, offset);
   }
 
   /** Looks `locals.address` up; leaves 1 for a hit, and the entry in `locals.place`. */
@@ -202,7 +135,7 @@ export class HandlerLowering {
     code.i32(0).mem(Mem.i32Load, hart + ACCESS_FAULT).brIf(exits.trap).end();
   }
 
-  #store({ bytes, address, value }: Extract<Stmt, { kind: "store" }>): void {
+  store({ bytes, address, value }: Extract<Stmt, { kind: "store" }>): void {
     const { code, locals, helpers, exits } = this.emission;
     this.expr(address);
     code.set(locals.address);
@@ -283,47 +216,4 @@ function isI32(expr: Expr): boolean {
     case "binary": return expr.type === "i32" || ["eq", "ne", "ltS", "ltU", "geS", "geU"].includes(expr.op);
     default: return false;
   }
-}
-
-export function pushPc({ code, locals }: Emission): void {
-  code.get(locals.bias).get(locals.entry).i32(2).op(Op.i32ShrU, Op.i64ExtendI32U, Op.i64Add);
-}
-
-/** One instruction retired. */
-export function count({ code, locals }: Emission): void {
-  code.get(locals.budget).i32(1).op(Op.i32Sub).set(locals.budget);
-}
-
-/** To the entry in `locals.entry`; with `check`, to the fetch path when the budget is used up (it returns there). */
-export function dispatch(emission: Emission, check: boolean): void {
-  const { code, locals, exits, exact } = emission;
-  if (check || exact) {
-    code.get(locals.budget).i32(0).op(Op.i32LeS).if(VOID, false);
-    pushPc(emission);
-    code.set(locals.address).br(exits.fetch).end();
-  }
-  code.br(exits.dispatch);
-}
-
-/** To the following instruction. */
-export function next(emission: Emission, length: 2 | 4): void {
-  const { code, locals } = emission;
-  code.get(locals.entry).i32(length * 4).op(Op.i32Add).set(locals.entry);
-  count(emission);
-  dispatch(emission, false);
-}
-
-function leavePage(emission: Emission): void {
-  count(emission);
-  emission.code.br(emission.exits.fetch);
-}
-
-/** FP instructions are illegal while mstatus.FS is Off, and make it Dirty when they write FP state. */
-function fpStateCheck(emission: Emission, writes: boolean): void {
-  const { code, hart, locals, helpers, exits } = emission;
-  code.i32(0).mem(Mem.i32Load, hart + FP_STATE);
-  if (writes) code.i32(FP_DIRTY).op(Op.i32Ne);
-  else code.op(Op.i32Eqz);
-  code.if(VOID, false);
-  code.get(locals.entry).call(helpers.fpGate).brIf(exits.trap).end();
 }

@@ -5,9 +5,10 @@ import { INSTRET, PC, TLB_SET } from "../hart-state.ts";
 import { FETCH_ENTRIES, FETCH_TABLE, entryMask } from "../tlb.ts";
 import { defineArithmetic, defineMinMax } from "./arithmetic.ts";
 import { defineAccess, defineDifference } from "./access-functions.ts";
-import type { Emission, Exits, Helpers, Locals } from "./frame.ts";
+import { REGION_EXIT, REGION_WORD, RegionExit } from "./cells.ts";
+import type { Helpers, InterpreterEmission, InterpreterExits, InterpreterLocals, Locals } from "./frame.ts";
 import { HANDLERS, SPECIALS, Special } from "./handlers.ts";
-import { HandlerLowering, next, pushPc } from "./lower-ir.ts";
+import { HandlerLowering, countEntry, next, pushPc } from "./lower-handler.ts";
 
 /** What the module imports under "engine". Addresses and values travel through the cells of cells.ts. */
 export interface EngineImports extends Record<string, Function> {
@@ -25,7 +26,14 @@ export interface EngineImports extends Record<string, Function> {
   /** ACCESS_ADDRESS into the TLB. 1 = trap. */
   translate(kind: number): number;
   fpGate(entry: number): number;
+  /** Executes an instruction word at PC for translated code; answers as `slow`. */
+  slowWord(word: number): number;
+  /** The entry was reached `hotAfter` times; PC is its address. */
+  hot(entry: number): void;
 }
+
+/** Translated code: (pc, budget, entry selector) -> budget left. The cells of cells.ts say why it came back. */
+export const REGION_TYPE = { parameters: [I64, I32, I32], results: [I32] } as const;
 
 export interface ModuleOptions {
   /** Byte address of the hart's area; baked into the code. */
@@ -33,43 +41,51 @@ export interface ModuleOptions {
   readonly fused: { readonly f64: boolean; readonly f32: boolean };
   /** Look at the budget after every instruction (stepping) instead of at backward jumps and page changes. */
   readonly exact: boolean;
+  /** Count jump targets and enter translated code. Without it TypeScript executes the instruction at a translated entry. */
+  readonly hotAfter?: number;
 }
 
 export interface EngineExports {
   run(budget: number): ExitReason;
   difference(a: number, b: number, from: number): number;
+  readonly loadSlow: Function;
+  readonly storeSlow: Function;
+  readonly translateSlow: Function;
 }
 
 /** Writes the interpreter of one hart: `run`, one loop around one br_table, and `difference`. */
-export function writeInterpreter({ hart, fused, exact }: ModuleOptions): Uint8Array<ArrayBuffer> {
+export function writeInterpreter({ hart, fused, exact, hotAfter = 0 }: ModuleOptions): Uint8Array<ArrayBuffer> {
   const module = new ModuleWriter();
   module.importMemory("engine", "memory", { min: 1, max: 65536, shared: true });
+  if (hotAfter > 0) module.importTable("engine", "regions", { min: 0 });
   const imported = (name: keyof EngineImports & string, parameters: number, result = true): Callable =>
     module.importFunction("engine", name, { parameters: Array.from({ length: parameters }, () => I32), results: result ? [I32] : [] });
   const imports = {
     decode: imported("decode", 1, false), fetch: imported("fetch", 0), crossing: imported("crossing", 1), slow: imported("slow", 1),
     load: imported("load", 1), store: imported("store", 1), translate: imported("translate", 1), fpGate: imported("fpGate", 1),
+    slowWord: imported("slowWord", 1), hot: imported("hot", 1, false),
   };
   const helpers: Helpers = {
     ...defineAccess(module, hart, imports),
-    fpGate: imports.fpGate,
     arithmetic: defineArithmetic(module),
     minMax: defineMinMax(module),
   };
   module.exportFunction("difference", defineDifference(module));
-  module.exportFunction("run", defineRun(module, { hart, fused, exact, helpers }, imports));
+  for (const name of ["loadSlow", "storeSlow", "translateSlow"] as const) module.exportFunction(name, helpers[name]);
+  const counting = hotAfter > 0 ? { hotAfter, hot: imports.hot } : undefined;
+  module.exportFunction("run", defineRun(module, { hart, fused, exact, helpers, counting, fpGate: imports.fpGate }, imports));
   return module.finish();
 }
 
 /** Looks the page of `address` up in the fetch TLB: leaves 1 for a hit, and the TLB entry in `place`. */
-function lookUpFetch({ code, locals }: Emission): void {
+function lookUpFetch({ code, locals }: InterpreterEmission): void {
   code.get(locals.address).op(Op.i32WrapI64).i32(8).op(Op.i32ShrU).i32(entryMask(FETCH_ENTRIES)).op(Op.i32And)
     .get(locals.tlb).op(Op.i32Add).tee(locals.place)
     .mem(Mem.i64Load, FETCH_TABLE).get(locals.address).op(Op.i64Xor).i64(-4096).op(Op.i64And, Op.i64Eqz);
 }
 
 /** Calls for the crossing entry to be made, unless it was made from the same two pages and no code has changed since. */
-function emitCrossing(emission: Emission, make: () => void): void {
+function emitCrossing(emission: InterpreterEmission, make: () => void): void {
   const { code, locals, hart } = emission;
   const source = (CROSSING_SOURCE_ENTRY - (PAGE_HALFWORDS - 1)) * 8;
   pushPc(emission);
@@ -82,18 +98,18 @@ function emitCrossing(emission: Emission, make: () => void): void {
   code.end();
 }
 
-type Imports = Record<"decode" | "fetch" | "crossing" | "slow" | "load" | "store" | "translate" | "fpGate", Callable>;
+type Imports = Record<keyof EngineImports & ("decode" | "fetch" | "crossing" | "slow" | "slowWord"), Callable>;
 
-function defineRun(module: ModuleWriter, parts: Pick<Emission, "hart" | "fused" | "exact" | "helpers">, imports: Imports): Callable {
+function defineRun(module: ModuleWriter, parts: Omit<InterpreterEmission, "code" | "locals" | "exits">, imports: Imports): Callable {
   const f = module.function("run", { parameters: [I32], results: [I32] });
   const { code } = f;
   const { hart } = parts;
   const start = code.local(I32); // budget when INSTRET was last right
   const i32s = () => code.local(I32);
   const i64s = () => code.local(I64);
-  const locals: Locals = {
+  const locals: InterpreterLocals = {
     budget: 0,
-    entry: i32s(), tlb: i32s(), place: i32s(),
+    entry: i32s(), count: i32s(), tlb: i32s(), place: i32s(),
     bias: i64s(), address: i64s(), value: i64s(), bits: [i64s(), i64s(), i64s()],
     f64: Array.from({ length: 5 }, () => code.local(F64)) as unknown as Locals["f64"],
     f32: Array.from({ length: 5 }, () => code.local(F32)) as unknown as Locals["f32"],
@@ -119,11 +135,12 @@ function defineRun(module: ModuleWriter, parts: Pick<Emission, "hart" | "fused" 
   loadTlb();
   startEntry();
   const dispatch = code.loop();
+  const executed = code.block(); // `place`: what TypeScript answered
   const slow = code.block();
   const trap = code.block();
   const fetch = code.block();
-  const exits: Exits = { dispatch, fetch, trap, slow };
-  const emission: Emission = { code, locals, exits, ...parts };
+  const exits: InterpreterExits = { dispatch, fetch, trap, slow };
+  const emission: InterpreterEmission = { code, locals, exits, ...parts };
 
   // Handlers, innermost block first: handler n begins where block n ends.
   const total = SPECIALS + HANDLERS.length;
@@ -145,6 +162,22 @@ function defineRun(module: ModuleWriter, parts: Pick<Emission, "hart" | "fused" 
         code.get(locals.bias).i64((CROSSING_ENTRY - (PAGE_HALFWORDS - 1)) * 2).op(Op.i64Sub).set(locals.bias).br(dispatch);
         break;
       case Special.SLOW: code.br(slow); break;
+      case Special.TRANSLATED:
+        if (!parts.counting) {
+          code.br(slow);
+          break;
+        }
+        pushPc(emission);
+        code.get(locals.budget).get(locals.entry).mem(Mem.i32Load8U, 4).get(locals.entry).mem(Mem.i32Load, 4).i32(8).op(Op.i32ShrU);
+        code.callIndirect(module.type(REGION_TYPE)).set(locals.budget);
+        startEntry();
+        code.i32(0).mem(Mem.i32Load, hart + REGION_EXIT).tee(locals.place).op(Op.i32Eqz).brIf(dispatch, true);
+        code.get(locals.place).i32(RegionExit.TRAP).op(Op.i32Eq).if(VOID);
+        leave(ExitReason.TRAP);
+        code.end();
+        syncInstret();
+        code.i32(0).mem(Mem.i32Load, hart + REGION_WORD).call(imports.slowWord).set(locals.place).br(executed);
+        break;
       case Special.NOP2: next(emission, 2); break;
       case Special.NOP4: next(emission, 4); break;
       default: new HandlerLowering(emission, HANDLERS[op - SPECIALS]!).emit();
@@ -160,6 +193,7 @@ function defineRun(module: ModuleWriter, parts: Pick<Emission, "hart" | "fused" 
   code.get(locals.place).mem(Mem.i32Load, FETCH_TABLE + 8)
     .get(locals.address).op(Op.i32WrapI64).i32(0xffe).op(Op.i32And).i32(2).op(Op.i32Shl, Op.i32Add).set(locals.entry);
   code.get(locals.address).get(locals.entry).i32(2).op(Op.i32ShrU, Op.i64ExtendI32U, Op.i64Sub).set(locals.bias);
+  countEntry(emission);
   code.br(dispatch).end();
   code.call(imports.fetch).if(VOID, false);
   leave(ExitReason.TRAP);
@@ -174,7 +208,10 @@ function defineRun(module: ModuleWriter, parts: Pick<Emission, "hart" | "fused" 
   code.end(); // slow: TypeScript executes the current instruction
   storePc(() => pushPc(emission));
   syncInstret();
-  code.get(locals.entry).call(imports.slow).tee(locals.place).i32(0).op(Op.i32GeS).if(VOID, false);
+  code.get(locals.entry).call(imports.slow).set(locals.place);
+
+  code.end(); // executed
+  code.get(locals.place).i32(0).op(Op.i32GeS).if(VOID, false);
   code.get(locals.place).op(Op.return).end();
   code.get(locals.budget).i32(1).op(Op.i32Sub).tee(locals.budget).set(start);
   loadTlb();

@@ -89,8 +89,9 @@ export class SlowInstructions {
   #evaluate(decoded: Decoded): number {
     try {
       this.#environment.begin();
-      evaluate(decoded, this.#environment); // none of these jumps
-      return this.#retire(decoded.length);
+      this.#cells.u64[PC >> 3] = evaluate(decoded, this.#environment);
+      this.#add(INSTRET, 1);
+      return GO_ON;
     } catch (error) {
       if (!(error instanceof HartTrap)) throw error;
       return this.#trap(error.cause, error.value);
