@@ -2,19 +2,17 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { Disk } from "@polyvisor/contracts/image";
 import { temporaryDirectory } from "@polyvisor/testkit";
 import { describe, expect, it } from "vitest";
 import { nodeStorage } from "./adapters/node-files.ts";
-import { BlobStore } from "./core/blob-store.ts";
-import { DiskStore } from "./core/disk-store.ts";
+import { createStores, type Stores } from "./core/stores.ts";
 
 const SECTORS = 97;
 const WRITER = fileURLToPath(new URL("./testing/crash-writer.ts", import.meta.url));
 
-async function stores(root: string): Promise<{ blobs: BlobStore; disks: DiskStore }> {
-  const storage = await nodeStorage(root);
-  const blobs = new BlobStore(storage, { maxBytes: 2 ** 30 });
-  return { blobs, disks: new DiskStore(storage, blobs) };
+async function stores(root: string): Promise<Stores> {
+  return createStores(await nodeStorage(root), { maxBlobBytes: 2 ** 30 });
 }
 
 /** Starts a writer; `line` resolves with the next round it has flushed. */
@@ -53,7 +51,7 @@ describe("a disk whose process is killed", () => {
     const root = directory.path;
     const { disks, blobs } = await stores(root);
     const base = await blobs.put(new Uint8Array(4000).fill(1));
-    await disks.create({ id: "d", baseDigest: base, bytes: BigInt(SECTORS * 512), allocatedBytes: 0n, open: false });
+    await disks.create(Disk.fromPartial({ id: "d", baseDigest: base, bytes: BigInt(SECTORS * 512) }));
     let firstRound = 1;
     for (let kill = 0; kill < 5; kill++) {
       const { child, lastFlushed, whenFlushing } = startWriter(root, firstRound);

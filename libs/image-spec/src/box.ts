@@ -3,17 +3,18 @@
  * are the files a machine starts from and whose config is the machine's defaults.
  */
 import { count, object, string } from "./check.ts";
+import { DISK_TYPES, MAX_DISK_LAYERS } from "./chunked-disk.ts";
 import { sha256Of } from "./digest.ts";
 import { ImageSpecError } from "./image-spec-error.ts";
 import { MEDIA_TYPES, readJson, readManifest, type OciDescriptor } from "./oci.ts";
 
 export const BOX_ARTIFACT_TYPE = "application/vnd.polyvisor.box.v1";
 export const BOX_CONFIG_TYPE = "application/vnd.polyvisor.box.config.v1+json";
-/** One layer of each kind at most; the kernel is required. */
+/** One layer of each kind at most; the kernel is required. A disk may be chunked instead: see {@link BoxManifest.diskParts}. */
 export const BOX_LAYER_TYPES = {
   kernel: "application/vnd.polyvisor.box.kernel.v1",
   initrd: "application/vnd.polyvisor.box.initrd.v1",
-  disk: "application/vnd.polyvisor.box.disk.raw.v1",
+  disk: DISK_TYPES.raw,
   firmware: "application/vnd.polyvisor.box.firmware.v1",
 } as const;
 export type BoxLayer = keyof typeof BOX_LAYER_TYPES;
@@ -31,6 +32,11 @@ export interface BoxDefaults {
 export interface BoxManifest {
   readonly config: OciDescriptor;
   readonly layers: Readonly<Partial<Record<BoxLayer, OciDescriptor>>>;
+  /**
+   * Of a chunked disk: its blobs bottom first, each layer's chunks before its index. The last one is the disk (`layers.disk`
+   * too). All are named so that every registry and client moves the whole box.
+   */
+  readonly diskParts?: readonly OciDescriptor[];
   readonly annotations: Readonly<Record<string, string>>;
 }
 
@@ -38,6 +44,7 @@ export interface BoxManifest {
 export function writeBoxManifest(box: BoxManifest): Uint8Array {
   const layers = BOX_LAYERS.flatMap((kind) => {
     const layer = box.layers[kind];
+    if (kind === "disk" && box.diskParts?.length) return box.diskParts.map((part) => plain(part, part.mediaType));
     return layer ? [plain(layer, BOX_LAYER_TYPES[kind])] : [];
   });
   return json({
@@ -56,7 +63,13 @@ export function readBoxManifest(bytes: Uint8Array): BoxManifest {
   if (manifest.config.mediaType !== BOX_CONFIG_TYPE) throw new ImageSpecError("manifest.config.mediaType", `"${BOX_CONFIG_TYPE}"`, manifest.config.mediaType);
   sha256Of(manifest.config.digest, "manifest.config.digest");
   const layers: Partial<Record<BoxLayer, OciDescriptor>> = {};
+  const diskParts: OciDescriptor[] = [];
   for (const [i, layer] of manifest.layers.entries()) {
+    if (layer.mediaType === DISK_TYPES.chunks || layer.mediaType === DISK_TYPES.index) {
+      sha256Of(layer.digest, `manifest.layers[${i}].digest`);
+      diskParts.push(layer);
+      continue;
+    }
     const kind = BOX_LAYERS.find((k) => BOX_LAYER_TYPES[k] === layer.mediaType);
     // A kind that a later version adds may change what the box means: refuse instead of starting half of it.
     if (!kind) throw new ImageSpecError(`manifest.layers[${i}].mediaType`, `one of ${Object.values(BOX_LAYER_TYPES).join(", ")}`, layer.mediaType);
@@ -65,7 +78,14 @@ export function readBoxManifest(bytes: Uint8Array): BoxManifest {
     layers[kind] = layer;
   }
   if (!layers.kernel) throw new ImageSpecError("manifest.layers", `a layer of type ${BOX_LAYER_TYPES.kernel}`, undefined);
-  return { config: manifest.config, layers, annotations: manifest.annotations ?? {} };
+  const top = diskParts.at(-1);
+  if (top) {
+    if (layers.disk) throw new ImageSpecError("manifest.layers", "a disk that is raw or chunked, not both", top.digest);
+    if (top.mediaType !== DISK_TYPES.index) throw new ImageSpecError("manifest.layers", `the disk's index (${DISK_TYPES.index}) after its chunks`, top.mediaType);
+    if (diskParts.length > 2 * MAX_DISK_LAYERS) throw new ImageSpecError("manifest.layers", `at most ${2 * MAX_DISK_LAYERS} for its disk`, diskParts.length);
+    layers.disk = top;
+  }
+  return { config: manifest.config, layers, ...(top ? { diskParts } : {}), annotations: manifest.annotations ?? {} };
 }
 
 export function writeBoxDefaults(d: BoxDefaults): Uint8Array {

@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import {
-  BOX_ARTIFACT_TYPE, BOX_CONFIG_TYPE, BOX_LAYER_TYPES, formatReference, MEDIA_TYPES, parseDigest, parseReference, readBoxDefaults,
+  BOX_ARTIFACT_TYPE, BOX_CONFIG_TYPE, BOX_LAYER_TYPES, DISK_TYPES, formatReference, MEDIA_TYPES, parseDigest, parseReference, readBoxDefaults,
   readBoxManifest, readImageConfig, readIndex, readManifest, sha256Of, writeBoxDefaults, writeBoxManifest,
+  type OciDescriptor,
 } from "./index.ts";
 
 const SHA = `sha256:${"ab".repeat(32)}`;
@@ -74,6 +75,17 @@ describe("boxes", () => {
     const written = writeBoxManifest(box);
     expect(readBoxManifest(written)).toEqual(box);
     expect(writeBoxManifest(readBoxManifest(written))).toEqual(written);
+  });
+  it("name every blob of a chunked disk, bottom first; its last index is the disk", () => {
+    const part = (mediaType: string, fill: string): object => ({ mediaType, digest: `sha256:${fill.repeat(32)}`, size: 200 });
+    const diskParts = [part(DISK_TYPES.chunks, "01"), part(DISK_TYPES.index, "02"), part(DISK_TYPES.chunks, "03"), part(DISK_TYPES.index, "04")] as OciDescriptor[];
+    const written = writeBoxManifest({ config, layers: { kernel, disk: diskParts[3]! }, diskParts, annotations: {} });
+    expect(readManifest(written).layers.map(({ digest }) => digest.slice(7, 9))).toEqual(["ab", "01", "02", "03", "04"]);
+    expect(readBoxManifest(written)).toEqual({ config, layers: { kernel, disk: diskParts[3] }, diskParts, annotations: {} });
+    const raw = { ...kernel, mediaType: BOX_LAYER_TYPES.disk };
+    const box = (layers: unknown[]): Uint8Array => bytes({ schemaVersion: 2, artifactType: BOX_ARTIFACT_TYPE, config, layers });
+    expect(() => readBoxManifest(box([kernel, raw, ...diskParts]))).toThrow(/raw or chunked, not both/);
+    expect(() => readBoxManifest(box([kernel, diskParts[1], diskParts[0]]))).toThrow(/the disk's index .* after its chunks/);
   });
   it("need a kernel, known layers and each at most once", () => {
     const box = (layers: unknown[]): Uint8Array => bytes({ schemaVersion: 2, artifactType: BOX_ARTIFACT_TYPE, config, layers });

@@ -6,6 +6,7 @@ import { mediated, type Implementation } from "@polyvisor/contracts";
 import { ContractError } from "@polyvisor/contracts";
 import { IMAGE, type Box } from "@polyvisor/contracts/image";
 import { readLinuxImage } from "@polyvisor/machine";
+import { DiskIndex, DISK_TYPES } from "@polyvisor/image-spec";
 import { afterEach, describe, expect, it } from "vitest";
 import { assembleTiny, buildBox, publishBox } from "./index.ts";
 
@@ -58,7 +59,7 @@ describe("buildBox", () => {
 });
 
 describe("publishBox", () => {
-  it("writes the blobs that are missing, whole, and puts the box; again writes nothing", async () => {
+  it("writes the blobs that are missing, whole, the disk as chunks and index, and puts the box; again writes nothing", async () => {
     const blobs = new Map<string, Uint8Array>();
     let writes = 0;
     let box: Box | undefined;
@@ -90,14 +91,21 @@ describe("publishBox", () => {
       return { path: join(folder, name), bytes: data.length, sha256: sha256(data) };
     };
     const kernel = file("kernel", Buffer.alloc(3_000_001, 7));
-    const disk = file("disk", Buffer.alloc(2 << 20));
+    const disk = file("disk", Buffer.concat([Buffer.alloc(2 << 20), Buffer.alloc(100_000, 5), Buffer.alloc(352)]));
     const built = { ...(await buildBox("tiny", { cacheDir: folder })), kernel, disk };
     const port = mediated(IMAGE, implementation);
     expect((await publishBox(port, built)).digest).toBe("sha256:x");
-    expect(writes).toBe(2);
-    for (const { path, sha256: hex } of [kernel, disk]) expect(Buffer.compare(blobs.get(`sha256:${hex}`)!, readFileSync(path))).toBe(0);
+    expect(writes).toBe(3);
+    const chunks = { path: `${disk.path}.chunks`, sha256: sha256(readFileSync(`${disk.path}.chunks`)) };
+    for (const { path, sha256: hex } of [kernel, chunks]) expect(Buffer.compare(blobs.get(`sha256:${hex}`)!, readFileSync(path))).toBe(0);
+    const index = new DiskIndex(blobs.get(box!.disk!.digest)!);
+    expect(index).toMatchObject({ diskBytes: disk.bytes, entryCount: 2, data: { digest: `sha256:${chunks.sha256}` } });
+    expect(box!.disk!.mediaType).toBe(DISK_TYPES.index);
     expect(box).toMatchObject({ name: "tiny", kernel: { size: 3_000_001n }, initrd: undefined, config: { harts: 1 } });
     await publishBox(port, built);
-    expect(writes).toBe(2);
+    expect(writes).toBe(3);
+    writeFileSync(chunks.path, "a build that was killed");
+    await publishBox(port, built);
+    expect(sha256(readFileSync(chunks.path))).toBe(chunks.sha256);
   });
 });

@@ -2,7 +2,9 @@ import { open } from "node:fs/promises";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { ContractError, messages } from "@polyvisor/contracts";
 import { Box, Descriptor, type ImagePort } from "@polyvisor/contracts/image";
+import { DISK_TYPES } from "@polyvisor/image-spec";
 import type { BuiltBox, BuiltFile } from "./built-box.ts";
+import { packDiskFile } from "./pack-disk.ts";
 
 const PIECE_BYTES = 1024 * 1024;
 /** One object for all holes: what is queued for the registry then takes no memory. */
@@ -16,12 +18,19 @@ export async function publishBox(images: ImagePort, built: BuiltBox): Promise<Bo
     if (!(await isStored(images, digest))) await writeFile(images, file, digest);
     return Descriptor.fromPartial({ digest, size: BigInt(file.bytes) });
   };
+  /** Chunked, so that a machine reads what it touches and other hosts fetch no more than that. */
+  const storeDisk = async (disk: BuiltFile | undefined): Promise<Descriptor | undefined> => {
+    if (!disk) return undefined;
+    const { index, chunks } = await packDiskFile(disk);
+    await store(chunks);
+    return { ...(await store(index))!, mediaType: DISK_TYPES.index };
+  };
   const box = Box.fromPartial({
     name: built.name,
     tag: built.tag,
     kernel: await store(built.kernel),
     initrd: await store(built.initrd),
-    disk: await store(built.disk),
+    disk: await storeDisk(built.disk),
     config: built.config,
   });
   const { digest } = await images.putBox({ box });

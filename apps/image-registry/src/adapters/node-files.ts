@@ -4,6 +4,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { dirname, join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { promisify } from "node:util";
+import { nodeZstd } from "./node-zstd.ts";
 import { StorageError, type File, type Files, type Lock, type Storage } from "../core/files.ts";
 
 // Callback functions on descriptors: half the time of FileHandle's for the 4 KiB operations of a disk.
@@ -29,6 +30,7 @@ export async function nodeStorage(root: string): Promise<Storage> {
       const hash = createHash("sha256");
       return { update: (data) => void hash.update(data), hex: () => hash.digest("hex") };
     },
+    zstd: nodeZstd,
     uniqueName: () => `${process.pid}-${randomUUID()}`,
   };
 }

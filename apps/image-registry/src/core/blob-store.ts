@@ -1,5 +1,5 @@
 import { ContractError } from "@polyvisor/contracts";
-import { sha256Of } from "@polyvisor/image-spec";
+import { isZero, sha256Of } from "@polyvisor/image-spec";
 import { StorageError, type File, type Hash, type Storage } from "./files.ts";
 
 /**
@@ -185,13 +185,4 @@ export class BlobWriter {
     await this.#file.close().catch(() => {});
     await this.#storage.files.remove(this.#scratch).catch(() => {});
   }
-}
-
-function isZero(data: Uint8Array): boolean {
-  if (data[0] !== 0 || data[data.length - 1] !== 0) return false;
-  // Four bytes at a time where alignment allows: this looks at every byte of every blob.
-  const aligned = data.byteOffset % 4 === 0 && data.length % 4 === 0;
-  const words = aligned ? new Uint32Array(data.buffer, data.byteOffset, data.length / 4) : data;
-  for (let i = 0; i < words.length; i++) if (words[i] !== 0) return false;
-  return true;
 }

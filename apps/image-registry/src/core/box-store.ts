@@ -1,10 +1,11 @@
 import { ContractError } from "@polyvisor/contracts";
 import { Box, Descriptor, type BoxConfig } from "@polyvisor/contracts/image";
 import {
-  BOX_CONFIG_TYPE, BOX_LAYER_TYPES, BOX_LAYERS, checkName, checkTag, MANIFEST_LIMIT_BYTES, parseReference, readBoxDefaults, readBoxManifest,
-  readJson, sha256Of, writeBoxDefaults, writeBoxManifest, type BoxLayer, type OciDescriptor,
+  BOX_CONFIG_TYPE, BOX_LAYER_TYPES, BOX_LAYERS, checkName, DISK_TYPES, checkTag, MANIFEST_LIMIT_BYTES, parseReference, readBoxDefaults, readBoxManifest,
+  readJson, sha256Of, writeBoxDefaults, writeBoxManifest, type BoxDefaults, type BoxLayer, type OciDescriptor,
 } from "@polyvisor/image-spec";
 import type { BlobStore } from "./blob-store.ts";
+import type { ChunkSource } from "./chunk-source.ts";
 import { decodeName, encodeName, readSmallFile, writeAtomically, type Storage } from "./files.ts";
 
 /** tags/<name>/<tag>: which manifest a tag names. */
@@ -24,11 +25,13 @@ const DEFAULT_TAG = "latest";
 export class BoxStore {
   readonly #storage: Storage;
   readonly #blobs: BlobStore;
+  readonly #chunks: ChunkSource;
   readonly #now: () => number;
 
-  constructor(storage: Storage, blobs: BlobStore, now: () => number) {
+  constructor(storage: Storage, blobs: BlobStore, chunks: ChunkSource, now: () => number) {
     this.#storage = storage;
     this.#blobs = blobs;
+    this.#chunks = chunks;
     this.#now = now;
   }
 
@@ -43,14 +46,16 @@ export class BoxStore {
     }
     if (!layers.kernel) throw new ContractError("invalid", `putBox ${box.name}: a box needs a kernel`);
     const defaults = defaultsOf(box);
-    const baseBytes = layers.disk?.size ?? 0;
+    const diskParts = layers.disk?.mediaType === DISK_TYPES.index ? await this.#diskParts(layers.disk) : undefined;
+    const baseBytes = diskParts ? diskParts.diskBytes : (layers.disk?.size ?? 0);
+    if (diskParts && defaults.diskBytes === 0) defaults.diskBytes = baseBytes;
     if (defaults.diskBytes < baseBytes) throw new ContractError("invalid", `putBox ${box.name}: diskBytes is ${defaults.diskBytes}, its base disk has ${baseBytes}`);
     const configBytes = writeBoxDefaults(defaults);
     const config: OciDescriptor = { mediaType: BOX_CONFIG_TYPE, digest: await this.#blobs.put(configBytes), size: configBytes.length };
     const annotations: Record<string, string> = {};
     if (box.createdUnixMs > MAX_UNIX_MS) throw new ContractError("invalid", `putBox ${box.name}: createdUnixMs is ${box.createdUnixMs}, expected milliseconds since 1970`);
     if (box.createdUnixMs > 0n) annotations[CREATED] = new Date(Number(box.createdUnixMs)).toISOString();
-    const digest = await this.#blobs.put(writeBoxManifest({ config, layers, annotations }));
+    const digest = await this.#blobs.put(writeBoxManifest({ config, layers, annotations, ...(diskParts ? { diskParts: diskParts.diskParts } : {}) }));
     // A damaged tag is healed by putting its box again.
     const before = await this.#readTag(box.name, tag).catch(() => undefined);
     if (before?.digest === digest) return { digest, changed: false };
@@ -127,7 +132,19 @@ export class BoxStore {
     if (bytes === undefined) throw new ContractError("precondition", `putBox: the ${kind}'s blob ${layer.digest} is not in the store; write it first`);
     if (layer.size !== 0n && layer.size !== BigInt(bytes)) throw new ContractError("invalid", `putBox: the ${kind}'s size is given as ${layer.size}, its blob has ${bytes} bytes`);
     const annotations = Object.fromEntries(layer.annotations);
-    return { mediaType: BOX_LAYER_TYPES[kind], digest: layer.digest, size: bytes, annotations };
+    const mediaType = kind === "disk" && layer.mediaType === DISK_TYPES.index ? DISK_TYPES.index : BOX_LAYER_TYPES[kind];
+    return { mediaType, digest: layer.digest, size: bytes, annotations };
+  }
+
+  /** What the manifest of a box with a chunked disk names, and the disk's size. */
+  async #diskParts(index: OciDescriptor): Promise<{ diskParts: OciDescriptor[]; diskBytes: number }> {
+    const stack = await this.#chunks.stack(index.digest);
+    const missing = await this.#chunks.missing(stack);
+    if (missing) throw new ContractError("precondition", `putBox: blob ${missing.digest} (${missing.bytes} bytes), which the disk's index names, is not in the store; write it first`);
+    const parts = await this.#chunks.parts({ digest: index.digest, bytes: index.size });
+    const diskParts = parts.map(({ mediaType, digest, bytes }) => ({ mediaType, digest, size: bytes }));
+    // The top one with its annotations.
+    return { diskParts: [...diskParts.slice(0, -1), index], diskBytes: stack.diskBytes };
   }
 
   async #tags(name: string): Promise<Map<string, TagRecord>> {
@@ -161,7 +178,7 @@ function newest(tags: ReadonlyMap<string, TagRecord>): string | undefined {
   return best;
 }
 
-function defaultsOf(box: Box): Parameters<typeof writeBoxDefaults>[0] {
+function defaultsOf(box: Box): { -readonly [K in keyof BoxDefaults]: BoxDefaults[K] } {
   const config: Partial<BoxConfig> = box.config ?? {};
   const number = (field: string, value: bigint): number => {
     if (value < 0n || value > BigInt(Number.MAX_SAFE_INTEGER)) throw new ContractError("invalid", `putBox: ${field} is ${value}, expected less than 2^53`);
@@ -171,7 +188,7 @@ function defaultsOf(box: Box): Parameters<typeof writeBoxDefaults>[0] {
     bootArguments: config.bootArguments ?? "",
     memoryBytes: number("memoryBytes", config.memoryBytes ?? 0n),
     harts: config.harts ?? 0,
-    diskBytes: number("diskBytes", config.diskBytes || BigInt(box.disk?.size ?? 0n)),
+    diskBytes: number("diskBytes", config.diskBytes || (box.disk?.mediaType === DISK_TYPES.index ? 0n : (box.disk?.size ?? 0n))),
     agentConsole: config.agentConsole ?? "",
     description: config.description ?? "",
   };

@@ -1,7 +1,9 @@
 import { ContractError } from "@polyvisor/contracts";
 import type { Disk } from "@polyvisor/contracts/image";
-import { readJson, sha256Of } from "@polyvisor/image-spec";
+import { DISK_TYPES, readJson, sha256Of } from "@polyvisor/image-spec";
+import { ChunkedBase, type BaseImage } from "./base-image.ts";
 import type { BlobStore } from "./blob-store.ts";
+import type { ChunkSource } from "./chunk-source.ts";
 import { mapBytes } from "./chunk-map.ts";
 import { decodeName, encodeName, readSmallFile, StorageError, type File, type Lock, type Storage } from "./files.ts";
 import { LayeredDisk, SECTOR_BYTES } from "./layered-disk.ts";
@@ -11,6 +13,8 @@ interface DiskRecord {
   readonly version: 1;
   readonly id: string;
   readonly baseDigest: string;
+  /** Absent: the base is plain bytes. */
+  readonly baseMediaType?: string;
   readonly bytes: number;
 }
 
@@ -25,12 +29,14 @@ const MAX_DISK_BYTES = 16 * 2 ** 40;
 export class DiskStore {
   readonly #storage: Storage;
   readonly #blobs: BlobStore;
+  readonly #chunks: ChunkSource;
   /** Disks open here, and those whose close is not over: a new open waits for it. */
   readonly #open = new Map<string, OpenDisk>();
 
-  constructor(storage: Storage, blobs: BlobStore) {
+  constructor(storage: Storage, blobs: BlobStore, chunks: ChunkSource) {
     this.#storage = storage;
     this.#blobs = blobs;
+    this.#chunks = chunks;
   }
 
   /** The same disk again changes nothing; one that differs is "already-exists". */
@@ -43,7 +49,8 @@ export class DiskStore {
     const existing = await this.#record(wanted.id);
     if (existing) return this.#sameOrThrow(existing, wanted);
     if (wanted.baseDigest !== "") await this.#checkBase(wanted);
-    const record: DiskRecord = { version: 1, id: wanted.id, baseDigest: wanted.baseDigest, bytes };
+    const chunked = isChunked(wanted.baseMediaType, wanted.id);
+    const record: DiskRecord = { version: 1, id: wanted.id, baseDigest: wanted.baseDigest, ...(chunked ? { baseMediaType: wanted.baseMediaType } : {}), bytes };
     const scratch = `tmp/${this.#storage.uniqueName()}`;
     try {
       await this.#newFile(`${scratch}/data`, (file) => file.truncate(bytes));
@@ -140,7 +147,7 @@ export class DiskStore {
       if (data.bytes !== record.bytes || map.bytes !== mapBytes(record.bytes)) {
         throw new ContractError("corrupt", `the disk ${record.id} is damaged: data has ${data.bytes} bytes (expected ${record.bytes}), map ${map.bytes} (expected ${mapBytes(record.bytes)})`);
       }
-      const base = record.baseDigest === "" ? undefined : await this.#blobs.open(record.baseDigest);
+      const base = await this.#openBase(record);
       return new LayeredDisk({ bytes: record.bytes, readOnly, base, data, map });
     } catch (error) {
       await Promise.allSettled(opened.map((file) => file.close()));
@@ -148,11 +155,25 @@ export class DiskStore {
     }
   }
 
-  /** The base is read in pieces later, so its digest is checked here. */
+  async #openBase({ id, baseDigest, baseMediaType = "" }: DiskRecord): Promise<BaseImage | undefined> {
+    if (baseDigest === "") return undefined;
+    if (!isChunked(baseMediaType, id)) return this.#blobs.open(baseDigest);
+    return new ChunkedBase(this.#chunks, await this.#chunks.stack(baseDigest));
+  }
+
+  /** A plain base is read in pieces later, so its digest is checked here; a chunked one has a hash per piece. */
   async #checkBase(disk: Disk): Promise<void> {
     sha256Of(disk.baseDigest, "disk.base_digest");
     const baseBytes = await this.#blobs.stat(disk.baseDigest);
     if (baseBytes === undefined) throw new ContractError("not-found", `createDisk ${disk.id}: there is no blob ${disk.baseDigest} for its base`);
+    if (isChunked(disk.baseMediaType, disk.id)) {
+      const stack = await this.#chunks.stack(disk.baseDigest);
+      const { diskBytes } = stack;
+      const missing = await this.#chunks.missing(stack);
+      if (missing) throw new ContractError("not-found", `createDisk ${disk.id}: there is no blob ${missing.digest} (${missing.bytes} bytes), which its base names`);
+      if (BigInt(diskBytes) > disk.bytes) throw new ContractError("invalid", `createDisk ${disk.id}: ${disk.bytes} bytes, its base has ${diskBytes}`);
+      return;
+    }
     if (BigInt(baseBytes) > disk.bytes) throw new ContractError("invalid", `createDisk ${disk.id}: ${disk.bytes} bytes, its base has ${baseBytes}`);
     await this.#blobs.verify(disk.baseDigest);
   }
@@ -190,7 +211,15 @@ export class DiskStore {
     const data = await this.#storage.files.open(`${folderOf(record.id)}/data`, "read");
     const allocated = await data.allocatedBytes();
     await data.close();
-    return { id: record.id, baseDigest: record.baseDigest, bytes: BigInt(record.bytes), allocatedBytes: BigInt(allocated), open: await this.#isOpen(record.id) };
+    return {
+      id: record.id,
+      baseDigest: record.baseDigest,
+      baseMediaType: record.baseMediaType ?? "",
+      bytes: BigInt(record.bytes),
+      allocatedBytes: BigInt(allocated),
+      layers: 0,
+      open: await this.#isOpen(record.id),
+    };
   }
 
   async #isOpen(id: string): Promise<boolean> {
@@ -231,6 +260,12 @@ export class OpenDisk {
 }
 
 const folderOf = (id: string): string => `disks/${encodeName(id)}`;
+
+function isChunked(mediaType: string, id: string): boolean {
+  if (mediaType === "" || mediaType === DISK_TYPES.raw) return false;
+  if (mediaType === DISK_TYPES.index) return true;
+  throw new ContractError("invalid", `disk ${id}: a base of type ${JSON.stringify(mediaType.slice(0, 80))}, expected ${DISK_TYPES.raw} or ${DISK_TYPES.index}`);
+}
 
 function checkId(id: string): void {
   if (id.length > ID_LIMIT || !ID.test(id)) {

@@ -51,10 +51,19 @@ export interface Hash {
   hex(): string;
 }
 
+/** zstd (RFC 8878), given by the composition root. */
+export interface Zstd {
+  /** One frame. */
+  compress(data: Uint8Array): Promise<Uint8Array>;
+  /** The content of one frame; rejects when that is no frame, or has more than `maxBytes`. */
+  decompress(frame: Uint8Array, maxBytes: number): Promise<Uint8Array>;
+}
+
 /** What the core is given besides its configuration. */
 export interface Storage {
   readonly files: Files;
   readonly newHash: () => Hash;
+  readonly zstd: Zstd;
   /** A name that no other process uses. */
   readonly uniqueName: () => string;
 }

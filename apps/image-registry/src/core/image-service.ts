@@ -1,13 +1,12 @@
 import { ContractError, type Implementation } from "@polyvisor/contracts";
 import type { IMAGE } from "@polyvisor/contracts/image";
 import type { ServiceContext } from "@polyvisor/service-kit";
-import { BlobStore } from "./blob-store.ts";
 import { readBlob, writeBlob } from "./blob-streams.ts";
 import { serveBlocks } from "./block-stream.ts";
-import { BoxStore } from "./box-store.ts";
-import { DiskStore } from "./disk-store.ts";
+import type { DiskStore } from "./disk-store.ts";
 import { contractError, inContract } from "./errors.ts";
 import type { Storage } from "./files.ts";
+import { createStores } from "./stores.ts";
 
 const SERVICE = "image-registry";
 
@@ -18,9 +17,7 @@ export class ImageService {
 
   constructor(storage: Storage, limits: { maxBlobBytes: number }, context: ServiceContext) {
     const { events, log, clock } = context;
-    const blobs = new BlobStore(storage, { maxBytes: limits.maxBlobBytes });
-    const boxes = new BoxStore(storage, blobs, () => clock.now());
-    const disks = new DiskStore(storage, blobs);
+    const { blobs, boxes, disks } = createStores(storage, { maxBlobBytes: limits.maxBlobBytes, now: () => clock.now() });
     this.#disks = disks;
     const fact = (name: string, data: Record<string, unknown>, machine = "-"): void => events.publish({ machine, service: SERVICE, fact: name, data });
     /** "web/disk0" is machine web's. */

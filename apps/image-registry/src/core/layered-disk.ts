@@ -1,3 +1,4 @@
+import type { BaseImage } from "./base-image.ts";
 import { CHUNK_BYTES, CHUNKS_PER_PAGE, ChunkMap, ChunkState } from "./chunk-map.ts";
 import { StorageError, type File } from "./files.ts";
 import { RangeQueue } from "./range-queue.ts";
@@ -16,7 +17,7 @@ export const SECTOR_BYTES = 512;
 export class LayeredDisk {
   readonly bytes: number;
   readonly readOnly: boolean;
-  readonly #base: File | undefined;
+  readonly #base: BaseImage | undefined;
   readonly #data: File;
   readonly #mapFile: File;
   readonly #map: ChunkMap;
@@ -25,7 +26,7 @@ export class LayeredDisk {
   #nextFlush: Promise<void> | undefined;
   #syncFailure: unknown;
 
-  constructor(parts: { bytes: number; readOnly: boolean; base: File | undefined; data: File; map: File }) {
+  constructor(parts: { bytes: number; readOnly: boolean; base: BaseImage | undefined; data: File; map: File }) {
     this.bytes = parts.bytes;
     this.readOnly = parts.readOnly;
     this.#base = parts.base;

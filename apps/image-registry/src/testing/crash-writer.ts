@@ -4,13 +4,11 @@
  */
 import { writeSync } from "node:fs";
 import { nodeStorage } from "../adapters/node-files.ts";
-import { BlobStore } from "../core/blob-store.ts";
-import { DiskStore } from "../core/disk-store.ts";
+import { createStores } from "../core/stores.ts";
 
 const SECTOR_BYTES = 512;
 const [root = "", sectors = "0", firstRound = "1"] = process.argv.slice(2);
-const storage = await nodeStorage(root);
-const disks = new DiskStore(storage, new BlobStore(storage, { maxBytes: 2 ** 30 }));
+const { disks } = createStores(await nodeStorage(root), { maxBlobBytes: 2 ** 30 });
 const { disk } = await disks.open("d", false);
 for (let round = Number(firstRound); ; round++) {
   const writes: Promise<void>[] = [];

@@ -1,5 +1,6 @@
 import { StorageError, type File, type Files, type Lock, type Storage } from "../core/files.ts";
 import { createHash } from "node:crypto";
+import { nodeZstd } from "../adapters/node-zstd.ts";
 
 const BLOCK = 512;
 
@@ -119,6 +120,7 @@ export function memoryStorage(files = new MemoryFiles()): Storage & { files: Mem
       const hash = createHash("sha256");
       return { update: (data) => void hash.update(data), hex: () => hash.digest("hex") };
     },
+    zstd: nodeZstd,
     uniqueName: () => `t${++names}`,
   };
 }

@@ -21,7 +21,7 @@ const record: MachineRecord = {
   exitCode: 3,
   createdUnixMs: 1,
   startedUnixMs: 2,
-  disk: { id: "web/disk0", baseDigest: "sha256:x", bytes: 1n << 40n },
+  disk: { id: "web/disk0", baseDigest: "sha256:x", baseMediaType: "application/x", bytes: 1n << 40n },
 };
 
 describe("SqliteMachineStore", () => {

@@ -18,6 +18,7 @@ const MIGRATIONS = [
      started_unix_ms integer not null,
      disk_id text, disk_base text, disk_bytes text
    ) strict`,
+  "alter table machines add column disk_base_type text",
 ];
 
 /**
@@ -72,13 +73,13 @@ export class SqliteMachineStore implements MachineStore {
       disk:
         row.disk_id === null
           ? undefined
-          : { id: row.disk_id, baseDigest: row.disk_base ?? "", bytes: BigInt(row.disk_bytes ?? "0") },
+          : { id: row.disk_id, baseDigest: row.disk_base ?? "", baseMediaType: row.disk_base_type ?? "", bytes: BigInt(row.disk_bytes ?? "0") },
     }));
   }
 
   save(record: MachineRecord): void {
     this.#database
-      .prepare("insert or replace into machines values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+      .prepare("insert or replace into machines values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
       .run(
         record.name,
         JSON.stringify(MachineSpec.toJSON(record.requested)),
@@ -91,6 +92,7 @@ export class SqliteMachineStore implements MachineStore {
         record.disk?.id ?? null,
         record.disk?.baseDigest ?? null,
         record.disk?.bytes.toString() ?? null,
+        record.disk?.baseMediaType ?? null,
       );
   }
 
@@ -115,4 +117,5 @@ interface Row {
   disk_id: string | null;
   disk_base: string | null;
   disk_bytes: string | null;
+  disk_base_type: string | null;
 }

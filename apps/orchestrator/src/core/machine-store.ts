@@ -4,6 +4,8 @@ import type { MachineSpec, MachineState } from "@polyvisor/contracts/orchestrato
 export interface MachineDisk {
   readonly id: string;
   readonly baseDigest: string;
+  /** Empty: the base is plain bytes; else the type of a chunked image's index. */
+  readonly baseMediaType: string;
   readonly bytes: bigint;
 }
 

@@ -1,5 +1,5 @@
 import { asContractError, ContractError, messages } from "@polyvisor/contracts";
-import type { Box } from "@polyvisor/contracts/image";
+import { Disk, type Box } from "@polyvisor/contracts/image";
 import { NetworkMode } from "@polyvisor/contracts/network";
 import type { MachineSpec } from "@polyvisor/contracts/orchestrator";
 import { holderReserveBytes } from "@polyvisor/machine";
@@ -64,7 +64,7 @@ export async function startMachine(input: StartInput): Promise<LiveMachine> {
   );
   if (disk && !input.disk) {
     await step("disk", disk.id, () =>
-      peers.images.createDisk({ disk: { ...disk, allocatedBytes: 0n, open: false } }).then(() => input.diskCreated(disk)),
+      peers.images.createDisk({ disk: Disk.fromPartial(disk) }).then(() => input.diskCreated(disk)),
     );
   }
   const hasPort = plan.devices.some((device) => device.kind === "net");
@@ -144,7 +144,8 @@ function planDisk(spec: MachineSpec, box: Box | undefined, base: BlobFile | unde
   const wanted = spec.diskBytes || (base ? base.bytes : box?.config?.diskBytes || (box?.disk?.size ?? 0n));
   const bytes = ((wanted + 511n) / 512n) * 512n; // an image file need not end with a whole sector
   if (!baseDigest && bytes === 0n) return undefined;
-  return { id: diskId(spec.name), baseDigest, bytes };
+  const baseMediaType = spec.diskDigest ? "" : (box?.disk?.mediaType ?? "");
+  return { id: diskId(spec.name), baseDigest, baseMediaType, bytes };
 }
 
 async function attachNetwork(peers: OrchestratorPeers, network: string, machine: string): Promise<void> {

@@ -150,7 +150,7 @@ export interface Box {
   initrd:
     | Descriptor
     | undefined;
-  /** raw base disk; absent = none */
+  /** base disk, raw or the index of a chunked one (by media type); absent = none */
   disk:
     | Descriptor
     | undefined;
@@ -201,6 +201,10 @@ export interface Disk {
   allocatedBytes: bigint;
   /** output only */
   open: boolean;
+  /** empty: the base is the disk's bytes; else the type of a chunked disk's index (libs/image-spec) */
+  baseMediaType: string;
+  /** output only: read-only layers between base and writable layer */
+  layers: number;
 }
 
 export interface CreateDiskRequest {
@@ -1966,7 +1970,7 @@ export const DeleteBoxResponse: MessageFns<DeleteBoxResponse> = {
 };
 
 function createBaseDisk(): Disk {
-  return { id: "", baseDigest: "", bytes: 0n, allocatedBytes: 0n, open: false };
+  return { id: "", baseDigest: "", bytes: 0n, allocatedBytes: 0n, open: false, baseMediaType: "", layers: 0 };
 }
 
 export const Disk: MessageFns<Disk> = {
@@ -1991,6 +1995,12 @@ export const Disk: MessageFns<Disk> = {
     }
     if (message.open !== false) {
       writer.uint32(40).bool(message.open);
+    }
+    if (message.baseMediaType !== "") {
+      writer.uint32(50).string(message.baseMediaType);
+    }
+    if (message.layers !== 0) {
+      writer.uint32(56).uint32(message.layers);
     }
     return writer;
   },
@@ -2048,6 +2058,22 @@ export const Disk: MessageFns<Disk> = {
             message.open = reader.bool();
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.baseMediaType = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.layers = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2075,6 +2101,12 @@ export const Disk: MessageFns<Disk> = {
         ? BigInt(object.allocated_bytes)
         : 0n,
       open: isSet(object.open) ? globalThis.Boolean(object.open) : false,
+      baseMediaType: isSet(object.baseMediaType)
+        ? globalThis.String(object.baseMediaType)
+        : isSet(object.base_media_type)
+        ? globalThis.String(object.base_media_type)
+        : "",
+      layers: isSet(object.layers) ? globalThis.Number(object.layers) : 0,
     };
   },
 
@@ -2095,6 +2127,12 @@ export const Disk: MessageFns<Disk> = {
     if (message.open !== false) {
       obj.open = message.open;
     }
+    if (message.baseMediaType !== "") {
+      obj.baseMediaType = message.baseMediaType;
+    }
+    if (message.layers !== 0) {
+      obj.layers = Math.round(message.layers);
+    }
     return obj;
   },
 
@@ -2110,6 +2148,8 @@ export const Disk: MessageFns<Disk> = {
       ? BigInt(object.allocatedBytes)
       : 0n;
     message.open = object.open ?? false;
+    message.baseMediaType = object.baseMediaType ?? "";
+    message.layers = object.layers ?? 0;
     return message;
   },
 };

@@ -1,0 +1,67 @@
+import type { StackedIndex } from "@polyvisor/image-spec";
+import type { ChunkSource } from "./chunk-source.ts";
+
+/** What lies below a disk's own layers: read-only bytes; past their end, zeros. A plain blob's `File` is one. */
+export interface BaseImage {
+  readonly bytes: number;
+  /** Fills `target`, which holds zeros, from `position`. */
+  read(position: number, target: Uint8Array): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Chunks that are unpacked ahead of a reader that goes through the disk in order. */
+const AHEAD = 4;
+
+/** A chunked image as bytes. */
+export class ChunkedBase implements BaseImage {
+  readonly bytes: number;
+  readonly #source: ChunkSource;
+  readonly #stack: StackedIndex;
+  readonly #onTouch: (chunk: number) => void;
+  #expectedNext = 0;
+
+  /** `onTouch` hears of every chunk that is read. */
+  constructor(source: ChunkSource, stack: StackedIndex, onTouch: (chunk: number) => void = () => {}) {
+    this.bytes = stack.diskBytes;
+    this.#source = source;
+    this.#stack = stack;
+    this.#onTouch = onTouch;
+  }
+
+  async read(position: number, target: Uint8Array): Promise<void> {
+    const { chunkBytes } = this.#stack;
+    const end = Math.min(position + target.length, this.bytes);
+    if (position >= end) return;
+    const first = Math.floor(position / chunkBytes);
+    const last = Math.floor((end - 1) / chunkBytes);
+    const wanted: Promise<Uint8Array | undefined>[] = [];
+    for (let chunk = first; chunk <= last; chunk++) {
+      this.#onTouch(chunk);
+      wanted.push(this.#source.chunk(this.#stack, chunk));
+    }
+    if (position === this.#expectedNext) this.#readAhead(last);
+    this.#expectedNext = end;
+    const contents = await Promise.all(wanted);
+    for (const [i, content] of contents.entries()) {
+      if (!content) continue;
+      const start = (first + i) * chunkBytes;
+      const from = Math.max(position, start);
+      target.set(content.subarray(from - start, Math.min(end, start + content.length) - start), from - position);
+    }
+  }
+
+  /** Has a chunk unpacked soon; that it cannot be had is the business of whoever really reads it. */
+  prefetch(chunk: number): Promise<void> {
+    return this.#source.chunk(this.#stack, chunk).then(
+      () => {},
+      () => {},
+    );
+  }
+
+  async close(): Promise<void> {}
+
+  #readAhead(last: number): void {
+    const stop = Math.min(last + AHEAD, Math.ceil(this.bytes / this.#stack.chunkBytes) - 1);
+    for (let chunk = last + 1; chunk <= stop; chunk++) void this.prefetch(chunk);
+  }
+}
