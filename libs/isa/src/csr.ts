@@ -4,7 +4,7 @@
  */
 
 import {
-  ALL_INTERRUPTS, ENVCFG, misa, MSTATUS_FIXED, MSTATUS_WRITABLE, SATP, SSTATUS_READABLE, SSTATUS_WRITABLE,
+  ALL_INTERRUPTS, ENVCFG, MENVCFG_WRITABLE, misa, MSTATUS_FIXED, MSTATUS_WRITABLE, SATP, SENVCFG_WRITABLE, SSTATUS_READABLE, SSTATUS_WRITABLE,
   SUPERVISOR_INTERRUPTS, MSTATUS, type Privilege,
 } from "./privileged.ts";
 
@@ -69,7 +69,7 @@ export const CSRS: readonly Csr[] = [
   hook("sie", 0x104, only(SUPERVISOR_INTERRUPTS)),
   plain("stvec", 0x105, EXCEPT_BIT_1),
   plain("scounteren", 0x106, only(COUNTERS)),
-  plain("senvcfg", 0x10a, only(ENVCFG.FIOM)),
+  hook("senvcfg", 0x10a, only(SENVCFG_WRITABLE)),
   plain("sscratch", 0x140),
   plain("sepc", 0x141, EXCEPT_BIT_0),
   plain("scause", 0x142),
@@ -95,7 +95,8 @@ export const CSRS: readonly Csr[] = [
   hook("mie", 0x304, only(ALL_INTERRUPTS)),
   plain("mtvec", 0x305, EXCEPT_BIT_1),
   plain("mcounteren", 0x306, only(COUNTERS)),
-  hook("menvcfg", 0x30a, only(ENVCFG.FIOM | ENVCFG.STCE)),
+  // Hardware sets accessed and dirty bits unless it is told not to, as harts without this bit do.
+  hook("menvcfg", 0x30a, { ...only(MENVCFG_WRITABLE), reset: ENVCFG.ADUE }),
   zero("mcountinhibit", 0x320), // WARL: our counters cannot be stopped
   ...several(29, (i) => zero(`mhpmevent${i + 3}`, 0x323 + i)),
   plain("mscratch", 0x340),

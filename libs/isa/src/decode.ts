@@ -100,7 +100,7 @@ function decodeCompressed(word: number): Decoded | undefined {
       rs1: register(rs1, word),
       rs2: register(rs2, word),
       rs3: 0,
-      imm: compressed.immediate ? extract(compressed.immediate, word) : 0,
+      imm: compressed.immediate ? extract(compressed.immediate, word) : (compressed.constant ?? 0),
       rm: 0,
       word,
     };

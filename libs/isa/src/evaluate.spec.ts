@@ -3,7 +3,7 @@ import { assemble } from "./assemble.ts";
 import { CSR_BY_NUMBER, CSRS } from "./csr.ts";
 import { decode, type Decoded } from "./decode.ts";
 import { evaluate, HartTrap, type CsrAccess, type Environment } from "./evaluate.ts";
-import type { AmoOp, Bytes, SystemOp } from "./ir.ts";
+import type { AmoOp, Bytes, CacheBlockOp, SystemOp } from "./ir.ts";
 import { FLAG, ROUNDING } from "./softfloat.ts";
 
 const BASE = 0x8000_0000n;
@@ -17,6 +17,8 @@ class TestHart implements Environment {
   readonly memory = new DataView(new ArrayBuffer(4096));
   readonly csrAccesses: CsrAccess[] = [];
   readonly systemOps: SystemOp[] = [];
+  readonly cacheBlocks: CacheBlockOp[] = [];
+  refuses = false;
   fences = 0;
   flags = 0;
   mode: number = ROUNDING.RNE;
@@ -61,6 +63,10 @@ class TestHart implements Environment {
     return op === "mret" ? 0x1234n : undefined;
   }
   fence(): void { this.fences++; }
+  require(): void {
+    if (this.refuses) throw new HartTrap(2, 0n);
+  }
+  cacheBlock(op: CacheBlockOp): void { this.cacheBlocks.push(op); }
 
   #offset(address: bigint, bytes: number, cause: number): number {
     const offset = address - BASE - 0x1000n;
@@ -88,10 +94,38 @@ function run(source: string, a1 = 0n, a2 = 0n, hart = new TestHart()): { a0: big
 const MIN = -(1n << 63n);
 const MIN32 = -(1n << 31n);
 
+describe("evaluate, cache blocks (CMO)", () => {
+  it("cbo.zero clears the 64 bytes around its address, and nothing when it is refused", () => {
+    const hart = new TestHart();
+    for (let i = 0; i < 256; i++) hart.memory.setUint8(i, 0xff);
+    hart.refuses = true;
+    expect(() => run("cbo.zero (a1)", BASE + 0x1050n, 0n, hart)).toThrow(HartTrap);
+    expect(hart.memory.getUint8(0x50)).toBe(0xff);
+    hart.refuses = false;
+    run("cbo.zero (a1)", BASE + 0x1050n, 0n, hart);
+    expect(Array.from({ length: 256 }, (_, i) => i).filter((i) => hart.memory.getUint8(i) === 0)).toEqual(Array.from({ length: 64 }, (_, i) => 64 + i));
+  });
+  it("cbo.inval, cbo.clean and cbo.flush are told apart; prefetches do nothing", () => {
+    const hart = new TestHart();
+    for (const op of ["inval", "clean", "flush"]) run(`cbo.${op} (a1)`, BASE, 0n, hart);
+    run("ori zero,a1,32", 0n, 0n, hart); // prefetch.i
+    expect(hart.cacheBlocks).toEqual(["inval", "clean", "flush"]);
+  });
+});
+
 describe("evaluate, integers", () => {
   it.each<[string, bigint, bigint, bigint]>([
     ["add a0,a1,a2", (1n << 64n) - 1n, 2n, 1n],
     ["sub a0,a1,a2", 0n, 1n, -1n],
+    ["clmul a0,a1,a2", 0xfn, 0xfn, 0x55n],
+    ["clmul a0,a1,a2", MIN, 3n, MIN],
+    ["clmulh a0,a1,a2", MIN, 6n, 3n],
+    ["clmulh a0,a1,a2", -1n, -1n, 0x5555_5555_5555_5555n],
+    ["clmulr a0,a1,a2", MIN, 3n, 3n],
+    ["czero.eqz a0,a1,a2", 7n, 0n, 0n],
+    ["czero.eqz a0,a1,a2", 7n, 1n, 7n],
+    ["czero.nez a0,a1,a2", 7n, 0n, 7n],
+    ["czero.nez a0,a1,a2", 7n, MIN, 0n],
     ["addw a0,a1,a2", 0x7fff_ffffn, 1n, MIN32],
     ["subw a0,a1,a2", 0n, 1n, -1n],
     ["addiw a0,a1,-1", 0x1_0000_0000n, 0n, -1n],

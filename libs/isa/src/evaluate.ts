@@ -4,7 +4,7 @@
  */
 
 import type { Decoded } from "./decode.ts";
-import type { AmoOp, BinaryOp, Bytes, Expr, SystemOp, UnaryOp } from "./ir.ts";
+import type { AmoOp, BinaryOp, Bytes, CacheBlockOp, Expr, SystemOp, UnaryOp } from "./ir.ts";
 import { EXCEPTION } from "./privileged.ts";
 import { fp } from "./softfloat.ts";
 
@@ -64,6 +64,9 @@ export interface Environment {
   /** The next pc when it is not the following instruction. sfence.vma finds its operands in `decoded`. */
   system(op: SystemOp, decoded: Decoded): bigint | undefined;
   fence(): void;
+  /** Throws unless the mode may execute cbo.zero. */
+  require(grant: "CBZE", decoded: Decoded): void;
+  cacheBlock(op: CacheBlockOp, address: bigint, decoded: Decoded): void;
 }
 
 interface Scope {
@@ -111,6 +114,12 @@ export function evaluate(decoded: Decoded, env: Environment): bigint {
         break;
       case "fence":
         env.fence();
+        break;
+      case "require":
+        env.require(statement.grant, decoded);
+        break;
+      case "cacheBlock":
+        env.cacheBlock(statement.op, value(statement.address, scope), decoded);
         break;
       default:
         return statement satisfies never;
@@ -208,6 +217,8 @@ function binary(op: BinaryOp, a: bigint, b: bigint, width: 32 | 64): bigint {
     case "mulhS": return unsigned((signed(a) * signed(b)) >> BigInt(width));
     case "mulhU": return (a * b) >> BigInt(width);
     case "mulhSU": return unsigned((signed(a) * b) >> BigInt(width));
+    case "clmul": return unsigned(carryLess(a, b));
+    case "clmulh": return carryLess(a, b) >> BigInt(width);
     // M, table "Semantics for division by zero and division overflow"; overflow wraps to itself by itself.
     case "divS": return b === 0n ? unsigned(-1n) : unsigned(signed(a) / signed(b));
     case "divU": return b === 0n ? unsigned(-1n) : a / b;
@@ -221,4 +232,11 @@ function binary(op: BinaryOp, a: bigint, b: bigint, width: 32 | 64): bigint {
     case "geU": return flag(a >= b);
     default: return op satisfies never;
   }
+}
+
+/** The 128-bit carry-less product (B, Zbc): sums of shifted copies without carries. */
+function carryLess(a: bigint, b: bigint): bigint {
+  let product = 0n;
+  for (let bit = 0n; b >> bit !== 0n; bit++) if ((b >> bit) & 1n) product ^= a << bit;
+  return product;
 }

@@ -32,8 +32,24 @@ function generator(seed: number): () => number {
   };
 }
 
+/** Extensions beside rv64gc that this assembler may not know yet: binutils 2.41 has Zicond, 2.42 Zcb. */
+const NEWER = ["zicond", "zcb", "h"];
+function accepted(): readonly string[] {
+  return NEWER.filter((name) => {
+    try {
+      execFileSync(AS, [`-march=rv64gc_${name}`, "-o", "/dev/null", "-"], { input: "", stdio: ["pipe", "ignore", "ignore"] });
+      return true;
+    } catch {
+      console.log(`left out: ${AS} does not know ${name}`);
+      return false;
+    }
+  });
+}
+
 describe.skipIf(!available())("the instruction table and GNU binutils", () => {
   let directory = "";
+  const newer = accepted();
+  const known = INSTRUCTIONS.filter(({ extension }) => !NEWER.includes(extension.toLowerCase()) || newer.includes(extension.toLowerCase()));
   beforeAll(() => {
     directory = mkdtempSync(join(tmpdir(), "polyvisor-isa-"));
   });
@@ -42,7 +58,7 @@ describe.skipIf(!available())("the instruction table and GNU binutils", () => {
   function gnuAssemble(source: string): Uint8Array {
     const file = (name: string): string => join(directory, name);
     writeFileSync(file("a.s"), source);
-    execFileSync(AS, ["-march=rv64gc_zba_zbb_zbs", "-mno-relax", "-o", file("a.o"), file("a.s")]);
+    execFileSync(AS, [`-march=${["rv64gc_zba_zbb_zbc_zbs_zicbom_zicboz_zawrs_svinval", ...newer].join("_")}`, "-mno-relax", "-o", file("a.o"), file("a.s")]);
     execFileSync(OBJCOPY, ["-O", "binary", "-j", ".text", file("a.o"), file("a.bin")]);
     return readFileSync(file("a.bin"));
   }
@@ -86,7 +102,7 @@ describe.skipIf(!available())("the instruction table and GNU binutils", () => {
 
   it("every 32-bit instruction with random operands assembles to the same word as by GNU as", () => {
     const random = generator(1);
-    const samples = INSTRUCTIONS.flatMap((row) => {
+    const samples = known.flatMap((row) => {
       const found: Decoded[] = [];
       while (found.length < 24) {
         const free = row.name === "fence" ? 0x0ff0_0000 : row.name === "fence.i" ? 0 : ~row.mask; // other bits are ignored, not printed
@@ -102,7 +118,7 @@ describe.skipIf(!available())("the instruction table and GNU binutils", () => {
       const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
       return lines.map((line, index) => `${line} = ${view.getUint32(4 * index, true).toString(16)}`);
     };
-    expect(new Set(samples.map(({ instruction }) => instruction))).toEqual(new Set(INSTRUCTIONS));
+    expect(new Set(samples.map(({ instruction }) => instruction))).toEqual(new Set(known));
     expect(words(ours)).toEqual(words(gnu));
     expect(words(ours)).toEqual(samples.map(({ word }, index) => `${lines[index] ?? ""} = ${word.toString(16)}`));
   });
@@ -118,6 +134,7 @@ describe.skipIf(!available())("the instruction table and GNU binutils", () => {
       const decoded = decode(word);
       const ours = decoded ? disassemble(decoded, BigInt(2 * index)) : "illegal";
       const theirsIllegal = /^(\.2byte|c\.unimp|\.short|\.half)/.test(theirs);
+      if (decoded?.compressed?.extension === "Zcb" && theirsIllegal) return []; // raw files are read as rv64gc
       return (decoded ? ours === theirs : theirsIllegal || RESERVED_BUT_NAMED.has(word)) ? [] : [`${word.toString(16)}: ours ${ours}, objdump ${theirs}`];
     });
     expect(differences.slice(0, 50)).toEqual([]);
@@ -129,9 +146,12 @@ describe.skipIf(!available())("the instruction table and GNU binutils", () => {
     return instruction.format === "fence" || instruction.format === "fenceI" || (instruction.defaultRm === 0 && rm !== 0);
   }
 
+  /** All that objdump reads in raw files. */
+  const READ_RAW: ReadonlySet<string> = new Set(["I", "M", "A", "F", "D", "Zicsr", "Zifencei", "Privileged"]);
+
   it("random 32-bit words are named as by objdump", () => {
     const random = generator(7);
-    const rv64gc = INSTRUCTIONS.filter(({ extension }) => !extension.startsWith("Zb")); // all that objdump reads in raw files
+    const rv64gc = INSTRUCTIONS.filter(({ extension }) => READ_RAW.has(extension));
     const words = Array.from({ length: 40_000 }, (_, index) => {
       const row = rv64gc[index % rv64gc.length];
       const word = random();

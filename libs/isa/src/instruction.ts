@@ -4,7 +4,7 @@ import { immediate, type Immediate } from "./immediate.ts";
 import type { Stmt } from "./ir.ts";
 
 export type Extension =
-  | "I" | "M" | "A" | "F" | "D" | "C" | "Zicsr" | "Zifencei" | "Zba" | "Zbb" | "Zbs"
+  | "I" | "M" | "A" | "F" | "D" | "C" | "Zicsr" | "Zifencei" | "Zba" | "Zbb" | "Zbc" | "Zbs" | "Zicond" | "Zicbom" | "Zicboz" | "Zawrs" | "Svinval"
   | "Privileged"; // xRET, WFI, SFENCE.VMA of the privileged manual
 
 /**
@@ -54,6 +54,7 @@ export const FORMATS = {
   fence: { operands: ["pred", "succ"], immediate: FENCE, mask: FUNCT3 },
   fenceI: { operands: [], mask: FUNCT3 },
   sfence: { operands: ["rs1", "rs2"], mask: 0xfe00_7fff },
+  cbo: { operands: ["base"], mask: 0xfff0_7fff },
   csr: { operands: ["rd", "csr", "rs1"], immediate: CSR, mask: FUNCT3 },
   csrI: { operands: ["rd", "csr", "zimm"], immediate: CSR, mask: FUNCT3 },
   lr: { operands: ["rd", "base"], mask: 0xf9f0_707f },
@@ -94,7 +95,7 @@ export type RegisterSource = "11:7" | "6:2" | "9:7'" | "4:2'" | 0 | 1 | 2;
 /** A 16-bit instruction: an encoding of a base instruction, whose meaning it has. */
 export interface Compressed {
   readonly name: string;
-  readonly extension: "C";
+  readonly extension: "C" | "Zcb";
   readonly mask: number;
   readonly match: number;
   /** Encodings inside mask/match that are reserved or belong to another row: pairs [mask, match]. */
@@ -104,6 +105,8 @@ export interface Compressed {
   readonly expands: string;
   readonly registers: { readonly rd?: RegisterSource; readonly rs1?: RegisterSource; readonly rs2?: RegisterSource };
   readonly immediate?: Immediate;
+  /** The immediate of an expansion whose encoding has none (c.not: xori with -1). */
+  readonly constant?: number;
   /** Operands as written in assembly; registers named twice by the expansion are written once. */
   readonly operands: readonly Operand[];
 }

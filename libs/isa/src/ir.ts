@@ -23,6 +23,7 @@ export type BinaryOp =
   | "add" | "sub" | "mul" | "and" | "or" | "xor"
   | "shl" | "shrS" | "shrU" // shift amount modulo the width, as RISC-V and Wasm both say
   | "mulhS" | "mulhU" | "mulhSU" // i64: high half
+  | "clmul" | "clmulh" // i64: low and high half of the carry-less product (Zbc)
   | "divS" | "divU" | "remS" | "remU" // RISC-V results for zero divisors and overflow (M extension), total functions
   | "eq" | "ne" | "ltS" | "ltU" | "geS" | "geU"; // -> i32
 
@@ -75,7 +76,10 @@ export type Expr =
   | { readonly kind: "csr"; readonly op: "write" | "set" | "clear"; readonly operand: Expr };
 
 /** What only the privileged core can do. Each ends the basic block. */
-export type SystemOp = "ecall" | "ebreak" | "mret" | "sret" | "wfi" | "sfence.vma" | "fence.i" | "illegal";
+export type SystemOp = "ecall" | "ebreak" | "mret" | "sret" | "wfi" | "sfence.vma" | "sfence.inval" | "fence.i" | "illegal";
+
+/** Cache-block management (CMO, Zicbom): memory is coherent here, so only permission and translation are checked. */
+export type CacheBlockOp = "inval" | "clean" | "flush";
 
 export type Stmt =
   | { readonly kind: "let"; readonly name: string; readonly value: Expr }
@@ -87,6 +91,10 @@ export type Stmt =
   /** Unconditional; `target` has bit 0 cleared by the definition. Evaluated before any setX of the instruction. */
   | { readonly kind: "jump"; readonly target: Expr }
   | { readonly kind: "system"; readonly op: SystemOp }
+  /** cbo.zero is an illegal (virtual) instruction unless the envcfg registers above the mode grant it: CBZE. Comes first. */
+  | { readonly kind: "require"; readonly grant: "CBZE" }
+  /** Checked as a load or store of the block at `address`; envcfg CBIE, CBCFE. Left to TypeScript. */
+  | { readonly kind: "cacheBlock"; readonly op: CacheBlockOp; readonly address: Expr }
   /** Memory ordering; a full barrier is always right. */
   | { readonly kind: "fence" };
 

@@ -64,8 +64,14 @@ export const SSTATUS_READABLE =
   MSTATUS.SUM | MSTATUS.MXR | MSTATUS.UXL | MSTATUS.SD;
 export const SSTATUS_WRITABLE = MSTATUS_WRITABLE & SSTATUS_READABLE;
 
-/** menvcfg and senvcfg fields that we implement. FIOM is writable and has no effect: our fences order everything. */
-export const ENVCFG = { FIOM: bit(0), PBMTE: bit(62), STCE: bit(63) } as const;
+/**
+ * Fields of menvcfg; henvcfg has the same, senvcfg those of the low word. FIOM is writable and has no effect: our fences
+ * order everything. CBIE: 0 illegal, 1 flush, 3 invalidate; 2 is reserved.
+ */
+export const ENVCFG = { FIOM: bit(0), CBIE: 3n << 4n, CBCFE: bit(6), CBZE: bit(7), ADUE: bit(61), PBMTE: bit(62), STCE: bit(63) } as const;
+const ENVCFG_USER = ENVCFG.FIOM | ENVCFG.CBIE | ENVCFG.CBCFE | ENVCFG.CBZE;
+export const SENVCFG_WRITABLE = ENVCFG_USER;
+export const MENVCFG_WRITABLE = ENVCFG_USER | ENVCFG.ADUE | ENVCFG.PBMTE | ENVCFG.STCE;
 
 /** mcounteren and scounteren. */
 export const COUNTEREN = { CY: bit(0), TM: bit(1), IR: bit(2) } as const;

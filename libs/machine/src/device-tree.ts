@@ -94,6 +94,7 @@ function cpu(board: BoardDescription, hart: number): FdtNode {
       "riscv,isa-base": text(isaBase(board.isa)),
       "riscv,isa-extensions": text(...isaExtensions(board.isa)),
       "mmu-type": text(board.mmu),
+      ...cacheBlocks(board.isa),
     },
     [
       node("interrupt-controller", {
@@ -103,6 +104,14 @@ function cpu(board: BoardDescription, hart: number): FdtNode {
         phandle: cells(intcPhandle(hart)),
       }),
     ],
+  );
+}
+
+/** Cache block sizes of the cache-block operations that the ISA has (dt-bindings riscv/cpus.yaml); all harts of ours use 64 bytes. */
+function cacheBlocks(isa: string): Record<string, Uint8Array> {
+  const extensions = new Set(isaExtensions(isa));
+  return Object.fromEntries(
+    ["zicbom", "zicbop", "zicboz"].filter((name) => extensions.has(name)).map((name) => [`riscv,${name.slice(2)}-block-size`, cells(64)]),
   );
 }
 

@@ -75,6 +75,13 @@ describe("device tree of the board", () => {
     expect(readText(findNode(tree, "/cpus/cpu@0")!.properties.get("riscv,isa-base")!)).toEqual(["rv64i"]);
   });
 
+  it("gives the block sizes of the cache-block operations that the ISA has", () => {
+    const sizes = (isa: string): string[] =>
+      [...findNode(deviceTree({ ...board, isa }), "/cpus/cpu@0")!.properties.keys()].filter((name) => name.endsWith("block-size"));
+    expect(sizes(board.isa)).toEqual([]);
+    expect(sizes("rv64imac_zicbom_zicboz")).toEqual(["riscv,cbom-block-size", "riscv,cboz-block-size"]);
+  });
+
   const dtc = spawnSync("dtc", ["--version"]);
   it.skipIf(dtc.error)(`is what dtc reads and writes again${dtc.error ? " (skipped: dtc is not installed)" : ""}`, () => {
     const blob = writeFdt(deviceTree(board));

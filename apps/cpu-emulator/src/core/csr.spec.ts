@@ -59,15 +59,17 @@ describe("status registers (section 3.1.6)", () => {
 });
 
 describe("satp (section 11.1.11)", () => {
-  it("an unknown mode leaves it as it was; Sv39 and Sv48 are taken without ASID and flush", () => {
+  it("an unknown mode leaves it as it was; Sv39 to Sv57 are taken without ASID and flush", () => {
     const hart = one();
     hart.write(Csr.SATP, (8n << 60n) | (5n << 44n) | 0x80000n);
     expect(hart.read(Csr.SATP)).toBe((8n << 60n) | 0x80000n);
-    hart.write(Csr.SATP, (10n << 60n) | 1n);
+    hart.write(Csr.SATP, (11n << 60n) | 1n);
     expect(hart.read(Csr.SATP)).toBe((8n << 60n) | 0x80000n);
-    hart.write(Csr.SATP, (9n << 60n) | 0x80000n);
-    expect(hart.read(Csr.SATP)).toBe((9n << 60n) | 0x80000n);
-    expect(hart.translation).toEqual({ contexts: 2, flushes: 2 });
+    for (const mode of [9n, 10n]) {
+      hart.write(Csr.SATP, (mode << 60n) | 0x80000n);
+      expect(hart.read(Csr.SATP)).toBe((mode << 60n) | 0x80000n);
+    }
+    expect(hart.translation).toEqual({ contexts: 3, flushes: 3 });
   });
   it("in S-mode with TVM → illegal", () => {
     const hart = one();
@@ -115,6 +117,41 @@ describe("counters and time (sections 3.1.10, 3.1.11, Sstc)", () => {
     expect(hart.read(Csr.SIP)).toBe(0n);
     clock.ms = 1;
     expect(hart.read(Csr.SIP)).toBe(BigInt(STIP));
+  });
+});
+
+describe("envcfg registers (section 3.1.18; CMO, Control and Status Register Support)", () => {
+  it("hold their fields; the reserved CBIE = 2 leaves the field as it was", () => {
+    const hart = one();
+    hart.write(Csr.MENVCFG, ~0n);
+    expect(hart.read(Csr.MENVCFG)).toBe((7n << 61n) | 0xf1n);
+    hart.write(Csr.SENVCFG, ~0n);
+    expect(hart.read(Csr.SENVCFG)).toBe(0xf1n);
+    hart.write(Csr.SENVCFG, 2n << 4n);
+    expect(hart.read(Csr.SENVCFG)).toBe(0x30n);
+  });
+  it("switching ADUE or PBMTE flushes translations", () => {
+    const hart = one();
+    hart.write(Csr.MENVCFG, 0n);
+    expect(hart.translation.flushes).toBe(1);
+    hart.write(Csr.MENVCFG, 1n << 62n);
+    expect(hart.translation.flushes).toBe(2);
+    hart.write(Csr.MENVCFG, (1n << 62n) | 1n);
+    expect(hart.translation.flushes).toBe(2);
+  });
+  it("cache-block operations are refused below M-mode without their grants", () => {
+    const hart = one();
+    const refused = (): number[] => (["zero", "inval", "clean", "flush"] as const).map((op) => hart.core.refuseCacheBlock(op));
+    expect(refused()).toEqual([0, 0, 0, 0]);
+    hart.cells.i32[PRIVILEGE >> 2] = 1;
+    expect(refused()).toEqual([2, 2, 2, 2]);
+    hart.core.writeOne(Csr.MENVCFG, 0x90n);
+    expect(refused()).toEqual([0, 0, 2, 2]);
+    hart.core.writeOne(Csr.MENVCFG, 0xf0n);
+    hart.cells.i32[PRIVILEGE >> 2] = 0;
+    expect(refused()).toEqual([2, 2, 2, 2]);
+    hart.core.writeOne(Csr.SENVCFG, 0x40n);
+    expect(refused()).toEqual([2, 2, 0, 0]);
   });
 });
 

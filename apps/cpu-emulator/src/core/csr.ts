@@ -1,4 +1,4 @@
-import { CSRS as TABLE, type Csr as CsrDefinition } from "@polyvisor/isa";
+import { CSRS as TABLE, privileged as spec, type Csr as CsrDefinition } from "@polyvisor/isa";
 import { CSRS, EXTERNAL_PENDING, FFLAGS, FRM, INSTRET } from "./hart-state.ts";
 import type { Privileged } from "./privileged.ts";
 
@@ -55,7 +55,13 @@ const SUPERVISOR_INTERRUPTS = SSIP | STIP | SEIP;
 
 /** menvcfg.STCE: stimecmp drives mip.STIP (Sstc). */
 const STCE = 1n << 63n;
-const FIOM = 1n;
+/** The reserved value of CBIE is not taken. */
+function envcfg(old: bigint, value: bigint, writable: bigint): bigint {
+  const next = value & writable;
+  return (next & CBIE) === CBIE_RESERVED ? (next & ~CBIE) | (old & CBIE) : next;
+}
+const { CBIE } = spec.ENVCFG;
+const CBIE_RESERVED = 2n << 4n;
 
 const rows: (CsrRow | undefined)[] = Array.from({ length: 4096 });
 /** The row of a CSR number, or undefined. */
@@ -147,11 +153,19 @@ row(Csr.MENVCFG, {
   read: (hart) => hart.cells.csr(Csr.MENVCFG),
   write: (hart, value) => {
     // STIP changes hands between software and stimecmp: whoever had it, it starts clear.
-    if ((hart.cells.csr(Csr.MENVCFG) ^ value) & STCE) hart.cells.setCsr(Csr.MIP, BigInt(hart.cells.csr32(Csr.MIP) & ~STIP));
-    hart.cells.setCsr(Csr.MENVCFG, value & (STCE | FIOM));
+    const old = hart.cells.csr(Csr.MENVCFG);
+    if ((old ^ value) & STCE) hart.cells.setCsr(Csr.MIP, BigInt(hart.cells.csr32(Csr.MIP) & ~STIP));
+    hart.cells.setCsr(Csr.MENVCFG, envcfg(old, value, spec.MENVCFG_WRITABLE));
+    // Translations may have been made under other rules (section 3.1.18: software fences, but flushing is cheap).
+    if ((old ^ value) & (spec.ENVCFG.PBMTE | spec.ENVCFG.ADUE)) hart.translation.flushTlb();
     hart.refreshTimers();
     hart.unmasked();
   },
+});
+row(Csr.SENVCFG, {
+  name: "senvcfg",
+  read: (hart) => hart.cells.csr(Csr.SENVCFG),
+  write: (hart, value) => hart.cells.setCsr(Csr.SENVCFG, envcfg(hart.cells.csr(Csr.SENVCFG), value, spec.SENVCFG_WRITABLE)),
 });
 
 // Interrupts. mip = what is driven from outside (EXTERNAL_PENDING) | its cell: what software set, and the timers.
@@ -202,14 +216,14 @@ row(Csr.STIMECMP, {
   write: (hart, value) => { hart.cells.setCsr(Csr.STIMECMP, value); hart.refreshTimers(); hart.unmasked(); },
 });
 
-// Address translation (section 10.1.11): Bare, Sv39, Sv48; ASIDLEN = 0. Other modes leave satp as it is.
+// Address translation (section 10.1.11): Bare, Sv39, Sv48, Sv57; ASIDLEN = 0. Other modes leave satp as it is.
 row(Csr.SATP, {
   name: "satp",
   legal: (hart) => hart.privilege === 3 || !(hart.cells.csr32(Csr.MSTATUS) & MStatus.TVM),
   read: (hart) => hart.cells.csr(Csr.SATP),
   write: (hart, value) => {
     const mode = value >> 60n;
-    if (mode !== 0n && mode !== 8n && mode !== 9n) return;
+    if (mode !== 0n && (mode < 8n || mode > 10n)) return;
     const next = mode === 0n ? 0n : value & ~(0xffffn << 44n);
     const old = hart.cells.csr(Csr.SATP);
     if (next === old) return;

@@ -1,3 +1,5 @@
+import type { ir } from "@polyvisor/isa";
+
 /**
  * What runs instructions. One engine object per hart, in the hart's worker thread. Engines share the state of
  * hart-state.ts, so a hart can change engines between two slices.
@@ -44,7 +46,9 @@ export interface PrivilegedCore {
    * there is one (never answers TRAP). Counts the instruction in INSTRET when it retires, so the engine does not.
    * Answers why to leave, or -1 to go on at PC.
    */
-  system(op: "ecall" | "ebreak" | "mret" | "sret" | "wfi" | "sfence.vma" | "illegal", instruction: number, rs1: bigint, rs2: bigint, length: number): ExitReason | -1;
+  system(op: Exclude<ir.SystemOp, "fence.i">, instruction: number, rs1: bigint, rs2: bigint, length: number): ExitReason | -1;
+  /** Whether a cache-block operation is allowed: 0, or the cause of the exception (envcfg fields CBIE, CBCFE, CBZE). */
+  refuseCacheBlock(op: ir.CacheBlockOp | "zero"): number;
   /** mstatus.FS = Off makes FP instructions illegal; engines call it before FP (or keep FP_ENABLED in a cell). */
   fpEnabled(): boolean;
   /** FP state written: mstatus.FS = Dirty. */
@@ -102,4 +106,5 @@ export const Cause = {
   LOAD_MISALIGNED: 4, LOAD_ACCESS: 5, STORE_MISALIGNED: 6, STORE_ACCESS: 7,
   ECALL_U: 8, ECALL_S: 9, ECALL_M: 11,
   INSTRUCTION_PAGE: 12, LOAD_PAGE: 13, STORE_PAGE: 15,
+  VIRTUAL_INSTRUCTION: 22,
 } as const;

@@ -27,6 +27,7 @@ export const TLB_SET = 0x0240; // i32: byte offset of the active load TLB set, s
 //                                privilege, SUM, MXR, MPRV or satp.MODE change)
 export const FP_STATE = 0x0244; // i32: 0 mstatus.FS Off, 1 on, 2 Dirty; kept by the engine from mstatus (mmu.ts)
 export const FP_DIRTY = 2;
+export const VIRTUAL = 0x0248; // i32: 1 while the hart runs a guest (V = 1, the hypervisor extension)
 export const SCRATCH = 0x0280; // 128 bytes for helpers
 
 /** Words other threads touch with Atomics. */

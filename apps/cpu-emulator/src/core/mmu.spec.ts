@@ -9,6 +9,7 @@ const RAM = 0x8000_0000;
 const OFFSET = HART_AREA_BASE + HART_AREA_BYTES;
 const [V, R, W, X, U, A, D] = [1, 2, 4, 8, 16, 64, 128];
 const RWXAD = V | R | W | X | A | D;
+const ADUE = 1n << 61n; // menvcfg
 
 class Fixture {
   readonly memory = new WebAssembly.Memory({ initial: (OFFSET + (8 << 20)) / 65536, maximum: (OFFSET + (8 << 20)) / 65536, shared: true });
@@ -22,6 +23,7 @@ class Fixture {
   constructor(mode: bigint, privilege = 1) {
     this.cells.setCsr(0x180, (mode << 60n) | (BigInt(RAM) >> 12n));
     this.cells.i32[PRIVILEGE >> 2] = privilege;
+    this.cells.setCsr(0x30a, ADUE);
     const core = {
       pmpAllows: (physical: bigint, access: string) => {
         this.asked++;
@@ -75,8 +77,38 @@ describe("Sv39", () => {
     expect(f.translate(0n, Access.EXECUTE)).toBe(`cause ${Cause.INSTRUCTION_PAGE}`);
     f.view.setBigUint64(2 * 4096, (0x8_0003n << 10n) | BigInt(RWXAD) | (1n << 61n), true); // PBMT without menvcfg.PBMTE
     expect(f.translate(0n)).toBe(`cause ${Cause.LOAD_PAGE}`);
-    f.cells.setCsr(0x30a, 1n << 62n);
+    f.cells.setCsr(0x30a, ADUE | (1n << 62n));
     expect(f.translate(0n)).toBe(0x3000);
+    f.view.setBigUint64(2 * 4096, (0x8_0003n << 10n) | BigInt(RWXAD) | (3n << 61n), true); // PBMT 3 is reserved
+    expect(f.translate(0n)).toBe(`cause ${Cause.LOAD_PAGE}`);
+    f.view.setBigUint64(2 * 4096, (0x8_0003n << 10n) | BigInt(RWXAD) | (1n << 54n), true);
+    expect(f.translate(0n)).toBe(`cause ${Cause.LOAD_PAGE}`);
+  });
+
+  it("faults without A, or without D on a store, when menvcfg.ADUE is clear (Svade), and changes nothing", () => {
+    const f = new Fixture(8n);
+    f.cells.setCsr(0x30a, 0n);
+    f.pte(0, 0, 0x8000_0000n, V | R | W | X);
+    expect(f.translate(0x1000n)).toBe(`cause ${Cause.LOAD_PAGE}`);
+    expect(f.translate(0x1000n, Access.EXECUTE)).toBe(`cause ${Cause.INSTRUCTION_PAGE}`);
+    f.pte(0, 0, 0x8000_0000n, V | R | W | X | A);
+    expect(f.translate(0x1000n)).toBe(0x1000);
+    expect(f.translate(0x1000n, Access.WRITE)).toBe(`cause ${Cause.STORE_PAGE}`);
+    expect(f.bits(0, 0)).toBe(V | R | W | X | A);
+  });
+
+  it("maps 64 KiB by one NAPOT entry; other sizes and superpages with N fault (Svnapot)", () => {
+    const f = new Fixture(8n);
+    const N = 1n << 63n;
+    f.pte(0, 0, 0x8000_1000n, V);
+    f.pte(1, 0, 0x8000_2000n, V);
+    for (let i = 0; i < 16; i++) f.view.setBigUint64(2 * 4096 + i * 8, (0x8_0028n << 10n) | BigInt(RWXAD) | N, true);
+    expect(f.translate(0x5123n)).toBe(0x2_5123);
+    expect(f.translate(0xf123n)).toBe(0x2_f123);
+    f.view.setBigUint64(2 * 4096, (0x8_0024n << 10n) | BigInt(RWXAD) | N, true);
+    expect(f.translate(0n)).toBe(`cause ${Cause.LOAD_PAGE}`);
+    f.view.setBigUint64(4096, (0x8_0008n << 10n) | BigInt(RWXAD) | N, true);
+    expect(f.translate(0n)).toBe(`cause ${Cause.LOAD_PAGE}`);
   });
 
   it("takes an access fault for tables and pages outside memory and for what PMP denies", () => {

@@ -32,6 +32,7 @@ const SUM = 1 << 18;
 const MXR = 1 << 19;
 const MPRV = 1 << 17;
 const PBMTE_HIGH = 1 << 30; // menvcfg bit 62
+const ADUE_HIGH = 1 << 29; // menvcfg bit 61
 
 // Page table entry bits (privileged spec 1.13, section 11.4.1 "Addressing and Memory Protection").
 const V = 1;
@@ -43,6 +44,7 @@ const A = 64;
 const D = 128;
 const PTE_RESERVED_HIGH = 0xffc0_0000; // bits 63:54: N, PBMT and reserved
 const PTE_PBMT_HIGH = 0x6000_0000;
+const PTE_NAPOT_HIGH = 1 << 31; // N, bit 63
 
 const PAGE_CAUSE = [Cause.LOAD_PAGE, Cause.STORE_PAGE, Cause.INSTRUCTION_PAGE] as const;
 const ACCESS_CAUSE = [Cause.LOAD_ACCESS, Cause.STORE_ACCESS, Cause.INSTRUCTION_ACCESS] as const;
@@ -56,7 +58,8 @@ const NOT_PHYSICAL = -3;
 
 /**
  * Address translation of one hart: Sv39, Sv48, Sv57 and bare, PMP, page leases, and the TLB sets of tlb.ts.
- * Accessed and dirty bits are set here, by compare-and-swap (Svadu behaviour, as QEMU's default CPU).
+ * Accessed and dirty bits are set here, by compare-and-swap (Svadu), or fault when menvcfg.ADUE is clear (Svade).
+ * Svpbmt: memory types change nothing, all accesses are coherent. Svnapot: 64 KiB pages.
  * Addresses come as two 32-bit halves, so that a TLB miss allocates no BigInt.
  */
 export class Mmu implements TranslationListener {
@@ -296,7 +299,8 @@ export class Mmu implements TranslationListener {
 
     const i32 = this.#i32;
     const status = cells[MSTATUS]!;
-    const pbmt = cells[MENVCFG + 1]! & PBMTE_HIGH ? PTE_PBMT_HIGH : 0;
+    const config = cells[MENVCFG + 1]!;
+    const allowedHigh = config & PBMTE_HIGH ? PTE_PBMT_HIGH | PTE_NAPOT_HIGH : PTE_NAPOT_HIGH;
     restart: for (;;) {
       if (satpHigh & 0xfff) return NOT_PHYSICAL;
       let ppn = cells[SATP]! >>> 0;
@@ -306,14 +310,20 @@ export class Mmu implements TranslationListener {
         const pte = table + index(low, high, level) * 2;
         const bits = Atomics.load(i32, pte);
         const upper = i32[pte + 1]!;
-        if (!(bits & V) || (bits & (R | W)) === W || upper & PTE_RESERVED_HIGH & ~pbmt) return FAULT;
+        if (!(bits & V) || (bits & (R | W)) === W || upper & PTE_RESERVED_HIGH & ~allowedHigh) return FAULT;
         ppn = ((upper << 22) | (bits >>> 10)) >>> 0;
         if (!(bits & (R | X))) {
           if (bits & (A | D | U) || upper & PTE_RESERVED_HIGH) return FAULT;
           if (upper & PPN_ABOVE_32) return NOT_PHYSICAL;
           continue;
         }
-        if (!permitted(bits, access, privilege, status)) return FAULT;
+        if (!permitted(bits, access, privilege, status) || (upper & PTE_PBMT_HIGH) === PTE_PBMT_HIGH) return FAULT; // PBMT 3 is reserved
+        if (upper < 0) {
+          // Svnapot: the only size is 64 KiB, at the last level: ppn[3:0] = 8 stands for the address's bits.
+          if (level > 0 || (ppn & 15) !== 8) return FAULT;
+          ppn = (ppn & ~15) | ((low >>> 12) & 15);
+          this.#superpages[megaRegion(low, high)] = 1;
+        }
         if (level > 0) {
           const within = level === 1 ? 0x1ff : level === 2 ? 0x3_ffff : 0x7ff_ffff;
           if (ppn & within) return FAULT; // misaligned superpage
@@ -322,6 +332,7 @@ export class Mmu implements TranslationListener {
           if (level > 1) this.#superpages[gigaRegion(low, high)] = 1;
         }
         const wanted = access === Access.WRITE ? A | D : A;
+        if ((bits & wanted) !== wanted && !(config & ADUE_HIGH)) return FAULT;
         if ((bits & wanted) !== wanted && !probe) {
           if (this.#table(this.#tablePage, true) === NOT_PHYSICAL) return NOT_PHYSICAL;
           if (Atomics.compareExchange(i32, pte, bits, bits | wanted) !== bits) continue restart;

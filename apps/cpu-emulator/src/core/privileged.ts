@@ -1,4 +1,4 @@
-import { CSRS as TABLE } from "@polyvisor/isa";
+import { CSRS as TABLE, privileged as spec, type ir } from "@polyvisor/isa";
 import { Csr, csrNumbers, csrRow, Interrupt, MEIP, MSIP, MStatus, MTIP, SEIP, SSIP, stce, STIP } from "./csr.ts";
 import type { HartCells } from "./cells.ts";
 import { Cause, ExitReason, type PmpAccess, type PrivilegedCore, type TranslationListener } from "./engine.ts";
@@ -14,6 +14,7 @@ export type SupervisorCalls = () => ExitReason | -1;
 /** Order in which interrupts of equal privilege are taken (privileged spec, section 3.1.9). */
 const PRIORITY = [Interrupt.MEI, Interrupt.MSI, Interrupt.MTI, Interrupt.SEI, Interrupt.SSI, Interrupt.STI] as const;
 const SXL_UXL_64 = 0xa;
+const ENVCFG = { CBIE: Number(spec.ENVCFG.CBIE), CBCFE: Number(spec.ENVCFG.CBCFE), CBZE: Number(spec.ENVCFG.CBZE) } as const;
 
 /**
  * The privileged core of one hart. Everything architectural lives in the cells; the object only caches (decoded PMP,
@@ -74,7 +75,7 @@ export class Privileged implements PrivilegedCore {
     return old;
   }
 
-  system(op: "ecall" | "ebreak" | "mret" | "sret" | "wfi" | "sfence.vma" | "illegal", instruction: number, _rs1: bigint, _rs2: bigint, length: number): ExitReason | -1 {
+  system(op: Exclude<ir.SystemOp, "fence.i">, instruction: number, _rs1: bigint, _rs2: bigint, length: number): ExitReason | -1 {
     const privilege = this.privilege;
     const status = this.cells.csr32(Csr.MSTATUS);
     switch (op) {
@@ -110,6 +111,10 @@ export class Privileged implements PrivilegedCore {
         // rs1 = x0: all addresses.
         if ((instruction >>> 15) & 31 && this.translation.flushPage) this.translation.flushPage(_rs1);
         else this.translation.flushTlb();
+        this.#advance(length);
+        return -1;
+      case "sfence.inval":
+        if (privilege === 0) break;
         this.#advance(length);
         return -1;
       case "illegal":
@@ -176,6 +181,14 @@ export class Privileged implements PrivilegedCore {
   /** Called after writes that may enable a pending interrupt. */
   unmasked(): void {
     if (this.#interruptReady()) this.leave = true;
+  }
+
+  /** CMO, "Control and Status Register Support"; senvcfg is for U-mode. */
+  refuseCacheBlock(op: ir.CacheBlockOp | "zero"): number {
+    const grant = op === "zero" ? ENVCFG.CBZE : op === "inval" ? ENVCFG.CBIE : ENVCFG.CBCFE;
+    if (this.privilege === 3) return 0;
+    if (!(this.cells.csr32(Csr.MENVCFG) & grant)) return Cause.ILLEGAL_INSTRUCTION;
+    return this.privilege === 0 && !(this.cells.csr32(Csr.SENVCFG) & grant) ? Cause.ILLEGAL_INSTRUCTION : 0;
   }
 
   fpEnabled(): boolean {

@@ -3,12 +3,31 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createConnection } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { COMPRESSED_INSTRUCTIONS, INSTRUCTIONS } from "@polyvisor/isa";
 import { DONE, DONE_MARK, RAM, type RandomImage } from "./random-program.ts";
 
-const QEMU = "qemu-system-riscv64";
+/** Debian 12 has QEMU 7.2; POLYVISOR_QEMU names a newer one, which knows more extensions. */
+const QEMU = process.env["POLYVISOR_QEMU"] ?? "qemu-system-riscv64";
 
-/** ctzw of zero gives 63 in QEMU 7.2 (fixed in 8.0); Zbb says 32. */
-export const QEMU_ERRATA: ReadonlySet<string> = new Set(["ctzw"]);
+/** Since which QEMU our extensions can be compared, and the CPU properties that switch them on. */
+const SINCE: readonly { readonly version: number; readonly extensions: readonly string[]; readonly properties: readonly string[] }[] = [
+  { version: 7, extensions: ["Zbc", "Svinval"], properties: ["zbc", "svinval", "svnapot", "svpbmt", "h"] },
+  { version: 10, extensions: ["Zicbom", "Zicboz", "Zicond", "Zcb"], properties: ["zicbom", "zicboz", "zicond", "zca", "zcb", "zcd", "svadu"] },
+];
+
+const version = Number(/version (\d+)/.exec(spawnSync(QEMU, ["--version"], { encoding: "utf8" }).stdout ?? "")?.[1] ?? 0);
+const known = SINCE.filter((row) => version >= row.version);
+export const QEMU_CPU = ["rv64", ...known.flatMap(({ properties }) => properties.map((name) => `${name}=on`))].join(",");
+
+const unknown: ReadonlySet<string> = new Set(SINCE.filter((row) => !known.includes(row)).flatMap(({ extensions }) => extensions));
+/**
+ * What cannot be compared: extensions that this QEMU lacks; ctzw of zero, which gives 63 before QEMU 8 (Zbb says 32);
+ * the fences of Svinval, which QEMU lets U-mode execute; sc, which since QEMU 8 faults without a reservation too.
+ */
+export const QEMU_ERRATA: ReadonlySet<string> = new Set([
+  ...(version < 8 ? ["ctzw"] : ["sc.w", "sc.d"]), "sfence.w.inval", "sfence.inval.ir",
+  ...[...INSTRUCTIONS, ...COMPRESSED_INSTRUCTIONS].filter(({ extension }) => unknown.has(extension)).map(({ name }) => name),
+]);
 
 /** Why the comparison cannot run here, or undefined. */
 export function qemuMissing(): string | undefined {
@@ -25,7 +44,7 @@ export async function runOnQemu(image: RandomImage, timeoutMs = 30_000): Promise
   const [imageFile, resultFile, socketFile] = ["image", "result", "qmp"].map((name) => join(directory, name)) as [string, string, string];
   writeFileSync(imageFile, image.bytes);
   const qemu = spawn(QEMU, [
-    "-M", "virt", "-m", "64", "-bios", "none", "-display", "none", "-serial", "none", "-monitor", "none", 
+    "-M", "virt", "-cpu", QEMU_CPU, "-m", "64", "-bios", "none", "-display", "none", "-serial", "none", "-monitor", "none", 
     "-device", `loader,file=${imageFile},addr=0x${RAM.toString(16)},force-raw=on`,
     "-qmp", `unix:${socketFile},server=on,wait=off`,
   ], { stdio: ["ignore", "ignore", "pipe"] });

@@ -1,4 +1,4 @@
-/** Zba, Zbb and Zbs (unprivileged manual, chapter B: bit manipulation). */
+/** Zba, Zbb, Zbc and Zbs (unprivileged manual, chapter B: bit manipulation), and Zicond. */
 
 import { bin, i32, i64, imm, local, set, setX, un, x, type BinaryOp, type Expr, type Stmt, type Type } from "../ir.ts";
 import { rows, type Instruction } from "../instruction.ts";
@@ -35,7 +35,9 @@ const nonZeroBytes: Expr = bin(
 
 const zba = rows("Zba", "B, Zba: Address Generation");
 const zbb = rows("Zbb", "B, Zbb: Basic Bit-Manipulation");
+const zbc = rows("Zbc", "B, Zbc: Carry-Less Multiplication");
 const zbs = rows("Zbs", "B, Zbs: Single-Bit Instructions");
+const zicond = rows("Zicond", "Zicond, Integer Conditional Operations");
 
 export const BITS: readonly Instruction[] = [
   zba("add.uw", "R", 0x0800_003b, shiftAdd(low32, 0)),
@@ -77,6 +79,12 @@ export const BITS: readonly Instruction[] = [
     set("halves", swap(local("bytes"), 16, 0x0000_ffff_0000_ffffn)),
     setX(swap(local("halves"), 32, 0x0000_0000_ffff_ffffn))),
 
+  zbc("clmul", "R", 0x0a00_1033, setX(bin("clmul", rs1, rs2))),
+  zbc("clmulh", "R", 0x0a00_3033, setX(bin("clmulh", rs1, rs2))),
+  // Bits 126:63 of the product: its high half one to the left, the top bit of the low half below it.
+  zbc("clmulr", "R", 0x0a00_2033,
+    setX(bin("or", bin("shl", bin("clmulh", rs1, rs2), i64(1)), bin("shrU", bin("clmul", rs1, rs2), i64(63))))),
+
   zbs("bclr", "R", 0x4800_1033, setX(bin("and", rs1, not(oneBit(rs2))))),
   zbs("bclri", "shift", 0x4800_1013, setX(bin("and", rs1, not(oneBit(imm))))),
   zbs("bext", "R", 0x4800_5033, setX(bin("and", bin("shrU", rs1, rs2), i64(1)))),
@@ -85,4 +93,7 @@ export const BITS: readonly Instruction[] = [
   zbs("binvi", "shift", 0x6800_1013, setX(bin("xor", rs1, oneBit(imm)))),
   zbs("bset", "R", 0x2800_1033, setX(bin("or", rs1, oneBit(rs2)))),
   zbs("bseti", "shift", 0x2800_1013, setX(bin("or", rs1, oneBit(imm)))),
+
+  zicond("czero.eqz", "R", 0x0e00_5033, setX({ kind: "select", cond: un("eqz", rs2), then: i64(0), else: rs1 })),
+  zicond("czero.nez", "R", 0x0e00_7033, setX({ kind: "select", cond: un("eqz", rs2), then: rs1, else: i64(0) })),
 ];

@@ -1,5 +1,5 @@
 /**
- * RVC for RV64GC (unprivileged manual, chapter C): each row names the base instruction it expands to. Reserved
+ * RVC for RV64GC (unprivileged manual, chapter C) and Zcb (chapter Zc): each row names the base instruction it expands to. Reserved
  * encodings are excluded; HINTs (such as c.li x0) expand to base instructions that write x0 and so do nothing.
  */
 
@@ -31,13 +31,15 @@ interface Encoding {
   readonly mask?: number;
   readonly except?: Compressed["except"];
   readonly imm?: Immediate;
+  readonly constant?: number;
 }
 
-const rows = (section: string) =>
+const rows = (section: string, extension: Compressed["extension"] = "C") =>
   (name: string, expands: string, operands: readonly Operand[], registers: Registers, encoding: Encoding): Compressed => ({
-    name, extension: "C", section, expands, operands, registers,
+    name, extension, section, expands, operands, registers,
     mask: encoding.mask ?? FUNCT3, match: encoding.match, except: encoding.except ?? [],
     ...(encoding.imm && { immediate: encoding.imm }),
+    ...(encoding.constant !== undefined && { constant: encoding.constant }),
   });
 
 const stack = rows("C, Stack-Pointer-Based Loads and Stores");
@@ -46,6 +48,7 @@ const control = rows("C, Control Transfer Instructions");
 const constants = rows("C, Integer Constant-Generation Instructions");
 const immediates = rows("C, Integer Register-Immediate Operations");
 const registers = rows("C, Integer Register-Register Operations");
+const zcb = rows("Zc, Zcb", "Zcb");
 
 const UPDATE: Registers = { rd: "11:7", rs1: "11:7" };
 const UPDATE_SHORT: Registers = { rd: "9:7'", rs1: "9:7'" };
@@ -53,6 +56,11 @@ const SHORT_PAIR: Registers = { rd: "9:7'", rs1: "9:7'", rs2: "4:2'" };
 const LOAD: Registers = { rd: "4:2'", rs1: "9:7'" };
 const STORE: Registers = { rs2: "4:2'", rs1: "9:7'" };
 const ARITHMETIC = 0xfc63; // funct6 and funct2 of register-register
+const MEMORY = 0xfc03; // Zcb: funct6
+const HALF = 0xfc43; // … and bit 6
+const UNARY = 0xfc7f;
+const BYTE_OFFSET = immediate("6=0 5=1", "unsigned");
+const HALF_OFFSET = immediate("5=1", "unsigned");
 
 export const COMPRESSED: readonly Compressed[] = [
   // Quadrant 0. The all-zero halfword is c.addi4spn with immediate 0: reserved, hence illegal.
@@ -63,6 +71,11 @@ export const COMPRESSED: readonly Compressed[] = [
   memory("c.fsd", "fsd", ["fs2", "mem"], STORE, { match: 0xa000, imm: DOUBLE }),
   memory("c.sw", "sw", ["rs2", "mem"], STORE, { match: 0xc000, imm: WORD }),
   memory("c.sd", "sd", ["rs2", "mem"], STORE, { match: 0xe000, imm: DOUBLE }),
+  zcb("c.lbu", "lbu", ["rd", "mem"], LOAD, { mask: MEMORY, match: 0x8000, imm: BYTE_OFFSET }),
+  zcb("c.lhu", "lhu", ["rd", "mem"], LOAD, { mask: HALF, match: 0x8400, imm: HALF_OFFSET }),
+  zcb("c.lh", "lh", ["rd", "mem"], LOAD, { mask: HALF, match: 0x8440, imm: HALF_OFFSET }),
+  zcb("c.sb", "sb", ["rs2", "mem"], STORE, { mask: MEMORY, match: 0x8800, imm: BYTE_OFFSET }),
+  zcb("c.sh", "sh", ["rs2", "mem"], STORE, { mask: HALF, match: 0x8c00, imm: HALF_OFFSET }),
 
   // Quadrant 1
   rows("C, NOP Instruction")("c.nop", "addi", [], { rd: 0, rs1: 0 }, { mask: 0xffff, match: 0x0001 }),
@@ -80,6 +93,13 @@ export const COMPRESSED: readonly Compressed[] = [
   registers("c.and", "and", ["rd", "rs2"], SHORT_PAIR, { mask: ARITHMETIC, match: 0x8c61 }),
   registers("c.subw", "subw", ["rd", "rs2"], SHORT_PAIR, { mask: ARITHMETIC, match: 0x9c01 }),
   registers("c.addw", "addw", ["rd", "rs2"], SHORT_PAIR, { mask: ARITHMETIC, match: 0x9c21 }),
+  zcb("c.mul", "mul", ["rd", "rs2"], SHORT_PAIR, { mask: ARITHMETIC, match: 0x9c41 }),
+  zcb("c.zext.b", "andi", ["rd"], UPDATE_SHORT, { mask: UNARY, match: 0x9c61, constant: 0xff }),
+  zcb("c.sext.b", "sext.b", ["rd"], UPDATE_SHORT, { mask: UNARY, match: 0x9c65 }),
+  zcb("c.zext.h", "zext.h", ["rd"], UPDATE_SHORT, { mask: UNARY, match: 0x9c69 }),
+  zcb("c.sext.h", "sext.h", ["rd"], UPDATE_SHORT, { mask: UNARY, match: 0x9c6d }),
+  zcb("c.zext.w", "add.uw", ["rd"], { ...UPDATE_SHORT, rs2: 0 }, { mask: UNARY, match: 0x9c71 }),
+  zcb("c.not", "xori", ["rd"], UPDATE_SHORT, { mask: UNARY, match: 0x9c75, constant: -1 }),
   control("c.j", "jal", ["target"], { rd: 0 }, { match: 0xa001, imm: JUMP }),
   control("c.beqz", "beq", ["rs1", "target"], { rs1: "9:7'", rs2: 0 }, { match: 0xc001, imm: BRANCH }),
   control("c.bnez", "bne", ["rs1", "target"], { rs1: "9:7'", rs2: 0 }, { match: 0xe001, imm: BRANCH }),

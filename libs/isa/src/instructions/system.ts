@@ -8,6 +8,7 @@ const csr = (op: "write" | "set" | "clear", operand: Expr): Stmt => setX({ kind:
 const zicsr = rows("Zicsr", "Zicsr, CSR Instructions");
 const machine = rows("Privileged", "Machine-Level ISA, Machine-Mode Privileged Instructions");
 const supervisor = rows("Privileged", "Supervisor-Level ISA, Supervisor Instructions");
+const svinval = rows("Svinval", "Svinval, Fine-Grained Address-Translation Cache Invalidation");
 
 export const SYSTEM: readonly Instruction[] = [
   zicsr("csrrw", "csr", 0x1073, csr("write", x("rs1"))),
@@ -20,4 +21,8 @@ export const SYSTEM: readonly Instruction[] = [
   machine("mret", "none", 0x3020_0073, system("mret")),
   machine("wfi", "none", 0x1050_0073, system("wfi")),
   supervisor("sfence.vma", "sfence", 0x1200_0073, system("sfence.vma")),
+  // Nothing is reordered here: the fence is done by sinval.vma itself.
+  svinval("sinval.vma", "sfence", 0x1600_0073, system("sfence.vma")),
+  svinval("sfence.w.inval", "none", 0x1800_0073, system("sfence.inval")),
+  svinval("sfence.inval.ir", "none", 0x1810_0073, system("sfence.inval")),
 ];

@@ -3,13 +3,14 @@
 import type { Compressed, Instruction } from "../instruction.ts";
 import { ATOMIC } from "./atomic.ts";
 import { BITS } from "./bits.ts";
+import { CACHE } from "./cache.ts";
 import { COMPRESSED } from "./compressed.ts";
 import { FLOAT } from "./float.ts";
 import { INTEGER } from "./integer.ts";
 import { SYSTEM } from "./system.ts";
 
 /** Every 32-bit instruction. Positions are stable within a build; `BY_NAME` finds one. */
-export const INSTRUCTIONS: readonly Instruction[] = [...INTEGER, ...SYSTEM, ...ATOMIC, ...FLOAT, ...BITS];
+export const INSTRUCTIONS: readonly Instruction[] = [...INTEGER, ...SYSTEM, ...ATOMIC, ...FLOAT, ...BITS, ...CACHE];
 
 export const COMPRESSED_INSTRUCTIONS: readonly Compressed[] = COMPRESSED;
 

@@ -3,7 +3,7 @@ import { Atomic, type Callable, I32, I64, ModuleWriter, Op, type ValueType } fro
 
 type ArithmeticKey = `${"i32" | "i64"}.${BinaryOp}`;
 
-/** Functions for what Wasm has no instruction for: RISC-V division, high halves of products. */
+/** Functions for what Wasm has no instruction for: RISC-V division, high halves of products, carry-less products. */
 export function defineArithmetic(module: ModuleWriter): ReadonlyMap<ArithmeticKey, Callable> {
   const functions = new Map<ArithmeticKey, Callable>();
   for (const type of ["i32", "i64"] as const) {
@@ -13,6 +13,7 @@ export function defineArithmetic(module: ModuleWriter): ReadonlyMap<ArithmeticKe
   functions.set("i64.mulhU", mulhU);
   functions.set("i64.mulhS", signedHigh(module, "mulhS", mulhU));
   functions.set("i64.mulhSU", signedHigh(module, "mulhSU", mulhU));
+  for (const op of ["clmul", "clmulh"] as const) functions.set(`i64.${op}`, carryLess(module, op));
   return functions;
 }
 
@@ -64,6 +65,24 @@ function signedHigh(module: ModuleWriter, op: "mulhS" | "mulhSU", unsigned: Call
   const f = module.function(`i64.${op}`, binary(I64));
   f.code.get(0).get(1).call(unsigned).get(0).i64(63).op(Op.i64ShrS).get(1).op(Op.i64And, Op.i64Sub);
   if (op === "mulhS") f.code.get(1).i64(63).op(Op.i64ShrS).get(0).op(Op.i64And, Op.i64Sub);
+  return f;
+}
+
+/** B, Zbc: one round per set bit of the second operand. clmulh shifts right by the distance to bit 64, in two steps: never by 64. */
+function carryLess(module: ModuleWriter, op: "clmul" | "clmulh"): Callable {
+  const f = module.function(`i64.${op}`, binary(I64));
+  const { code } = f;
+  const [bit, sum] = [code.local(I64), code.local(I64)];
+  const done = code.block();
+  const again = code.loop();
+  code.get(1).op(Op.i64Eqz).brIf(done, false);
+  code.get(1).op(Op.i64Ctz).set(bit);
+  code.get(sum).get(0);
+  if (op === "clmul") code.get(bit).op(Op.i64Shl);
+  else code.i64(1).op(Op.i64ShrU).i64(63).get(bit).op(Op.i64Sub, Op.i64ShrU);
+  code.op(Op.i64Xor).set(sum);
+  code.get(1).get(1).i64(1).op(Op.i64Sub, Op.i64And).set(1);
+  code.br(again).end().end().get(sum);
   return f;
 }
 

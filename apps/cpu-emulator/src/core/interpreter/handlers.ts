@@ -51,6 +51,7 @@ export interface Traits {
   /** Must run even when rd is x0. */
   readonly effects: boolean;
   readonly branch: boolean;
+  readonly jump: boolean;
   readonly directJump: boolean;
   readonly rounded: boolean;
   /** First fp operation, if any. */
@@ -91,11 +92,12 @@ function analyse(instruction: Instruction): Traits {
     writesF: kinds.has("setF"),
     effects: instruction.extension === "F" || instruction.extension === "D" || ["load", "fp", "amo", "lr", "sc", "csr", "jump", "store", "setF", "branch", "fence", "system"].some((k) => kinds.has(k)),
     branch: kinds.has("branch"),
+    jump: jump !== undefined,
     directJump: jump !== undefined && operands.includes("target"),
     rounded: operands.includes("rm"),
     fp,
     csr,
-    slow: kinds.has("system") || fp?.op === "classify",
+    slow: kinds.has("system") || kinds.has("cacheBlock") || fp?.op === "classify",
     floating: instruction.extension === "F" || instruction.extension === "D",
   };
 }
@@ -106,6 +108,7 @@ function roots(statement: ir.Stmt): readonly ir.Expr[] {
     case "store": return [statement.address, statement.value];
     case "branch": return [statement.cond];
     case "jump": return [statement.target];
+    case "cacheBlock": return [statement.address];
     default: return [];
   }
 }

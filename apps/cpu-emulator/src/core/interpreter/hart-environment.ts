@@ -2,7 +2,7 @@ import { HartTrap, type AmoOp, type Bytes, type CsrAccess, type Decoded, type En
 import type { HartCells } from "../cells.ts";
 import { Cause, type PrivilegedCore } from "../engine.ts";
 import { F, FFLAGS, FRM, PC, RESERVATION, RESERVED_VALUE, TRAP_CAUSE, TRAP_VALUE, X } from "../hart-state.ts";
-import { Access, type Mmu } from "../mmu.ts";
+import { Access, FAULT, type Mmu } from "../mmu.ts";
 import type { SlowAccesses } from "./accesses.ts";
 import { ACCESS_ADDRESS, ACCESS_VALUE, DIRECT, KIND_READ, KIND_SIGNED, TRAPPED } from "./cells.ts";
 
@@ -71,6 +71,19 @@ export class HartEnvironment implements Environment {
     this.answer = this.#core.system(op, word, this.readX(rs1), this.readX(rs2), length);
   }
   fence(): void {}
+  require(_grant: "CBZE", decoded: Decoded): void {
+    this.#allowCacheBlock("zero", decoded);
+  }
+  /** "Permitted if a load or a store is" (CMO, Translation Exceptions); otherwise it faults as a store. */
+  cacheBlock(op: ir.CacheBlockOp, address: bigint, decoded: Decoded): void {
+    this.#allowCacheBlock(op, decoded);
+    const [low, high] = [Number(BigInt.asIntN(32, address)), Number(BigInt.asIntN(64, address) >> 32n)];
+    if (this.#mmu.translate(low, high, Access.READ) === FAULT && this.#mmu.translate(low, high, Access.WRITE) === FAULT) this.#rethrow();
+  }
+  #allowCacheBlock(op: ir.CacheBlockOp | "zero", decoded: Decoded): void {
+    const cause = this.#core.refuseCacheBlock(op);
+    if (cause !== 0) throw new HartTrap(cause, BigInt(decoded.word));
+  }
   load(address: bigint, bytes: Bytes, signed: boolean): bigint {
     this.#cells.u64[ACCESS_ADDRESS >> 3] = address;
     const kind = Math.log2(bytes) | (signed ? KIND_SIGNED : 0);

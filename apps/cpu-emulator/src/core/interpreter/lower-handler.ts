@@ -65,9 +65,10 @@ export class HandlerLowering extends Lowering {
       case "let": {
         if (this.traits.directJump && this.#inPage) return; // the target is the entry itself
         this.expr(statement.value);
-        // The one instruction with a local is a jump; its target waits in `address`.
-        this.names.set(statement.name, locals.address);
-        code.set(locals.address);
+        // Memory accesses use `address`, so that only the target of a jump can wait there.
+        const local = this.traits.jump ? locals.address : locals.bits[this.names.size % locals.bits.length]!;
+        this.names.set(statement.name, local);
+        code.set(local);
         return;
       }
       case "setX":
@@ -98,6 +99,8 @@ export class HandlerLowering extends Lowering {
         }
         return;
       case "fence": code.fence(); return;
+      case "require": this.requireGrant(); return;
+      case "cacheBlock":
       case "system": throw new Error(`${this.instruction.name}: system instructions have no handler`);
     }
   }

@@ -1,6 +1,6 @@
-import type { AmoOp, BinaryOp, Bytes, Expr, Instruction, RegisterField, Stmt, UnaryOp } from "@polyvisor/isa";
+import { privileged, type AmoOp, type BinaryOp, type Bytes, type Expr, type Instruction, type RegisterField, type Stmt, type UnaryOp } from "@polyvisor/isa";
 import { Atomic, type AtomicOp, I32, I64, Mem, type MemOp, Op, VOID } from "@polyvisor/wasm-encoder";
-import { RESERVATION, RESERVED_VALUE } from "../hart-state.ts";
+import { CSRS, PRIVILEGE, RESERVATION, RESERVED_VALUE, VIRTUAL } from "../hart-state.ts";
 import { LOAD_ENTRIES, LOAD_TABLE, STORE_ENTRIES, STORE_TABLE, entryMask } from "../tlb.ts";
 import { ACCESS_FAULT, KIND_READ, KIND_SIGNED } from "./cells.ts";
 import type { Emission } from "./frame.ts";
@@ -108,6 +108,24 @@ export abstract class Lowering {
       case "uimm": this.pushUimm(); return;
       case "csr": lowerCsr(this, expr); return;
     }
+  }
+
+  /** cbo.zero: M-mode always may; S-mode if menvcfg.CBZE, U-mode if senvcfg.CBZE too, a guest if henvcfg.CBZE too. Comes first. */
+  requireGrant(): void {
+    const { code, hart, exits } = this.emission;
+    const envcfg = (number: number): void => void code.i32(0).mem(Mem.i32Load, hart + CSRS + number * 8);
+    /** All ones when the cell is not zero. */
+    const unless = (cell: number): void => void code.i32(0).mem(Mem.i32Load, hart + cell).op(Op.i32Eqz).i32(1).op(Op.i32Sub);
+    const CBZE = Number(privileged.ENVCFG.CBZE);
+    envcfg(0x30a);
+    envcfg(0x10a);
+    unless(PRIVILEGE);
+    code.op(Op.i32Or, Op.i32And);
+    envcfg(0x60a);
+    unless(VIRTUAL);
+    code.i32(-1).op(Op.i32Xor, Op.i32Or, Op.i32And);
+    code.i32(0).mem(Mem.i32Load, hart + PRIVILEGE).i32(3).op(Op.i32Eq).i32(CBZE).op(Op.i32Mul, Op.i32Or);
+    code.i32(CBZE).op(Op.i32And, Op.i32Eqz).brIf(exits.slow, false);
   }
 
   /** Looks `locals.address` up; leaves 1 for a hit, and the entry in `locals.place`. */

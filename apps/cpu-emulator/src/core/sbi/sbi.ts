@@ -56,7 +56,7 @@ export function enterSupervisor(core: Privileged, pc: bigint, a0: bigint, a1: bi
   core.writeOne(Csr.MIDELEG, ~0n);
   core.writeOne(Csr.MCOUNTEREN, 7n);
   core.writeOne(Csr.SCOUNTEREN, 7n); // as OpenSBI: user mode reads time in the vDSO
-  core.writeOne(Csr.MENVCFG, 1n << 63n); // STCE
+  core.writeOne(Csr.MENVCFG, ~(2n << 4n)); // all there is; CBIE: cbo.inval invalidates
   core.pmp.open();
   core.cells.i32[PRIVILEGE >> 2] = 1;
   core.translation.flushTlb();
