@@ -36,6 +36,13 @@ interface Waiter {
   readonly done: (held: boolean) => void;
 }
 
+interface Asked {
+  readonly first: number;
+  readonly count: number;
+  readonly write: boolean;
+  readonly waiters: Waiter[];
+}
+
 /**
  * The machine's page lease (memory.proto, Lease). SHARED: RAM is the memory-manager's own shared WebAssembly.Memory and
  * there is nothing more to do. COHERENT: RAM is ours, pages come when a hart asks for them and go when they are recalled;
@@ -52,10 +59,12 @@ export class PageLease {
   readonly #bytes: Uint8Array;
   /** Pages whose bytes here may differ from zero. */
   readonly #touched: Uint8Array;
-  readonly #asked = new Map<bigint, { first: number; count: number; write: boolean; waiters: Waiter[] }>();
+  readonly #asked = new Map<bigint, Asked>();
   #nextId = 1n;
   #ahead = LEAST_AHEAD;
   #expected = -1; // the page after the last grant
+  /** The request that is on its way ahead of the harts; see #fetchOn. */
+  #fetching: bigint | undefined;
   #closed = false;
 
   static open(options: LeaseOptions): Promise<PageLease> {
@@ -152,13 +161,27 @@ export class PageLease {
     if (this.#ahead !== ZERO_AHEAD) {
       this.#ahead = page === this.#expected ? Math.min(this.#ahead * 2, MOST_AHEAD) : Math.max(this.#ahead >> 1, LEAST_AHEAD);
     }
-    const count = Math.min(this.#ahead, this.#states.length - page);
+    this.#request(page, this.#ahead, write, [waiter]);
+  }
+  #request(first: number, pages: number, write: boolean, waiters: Waiter[]): bigint {
+    const count = Math.min(pages, this.#states.length - first);
     const id = this.#nextId++;
-    this.#asked.set(id, { first: page, count, write, waiters: [waiter] });
+    this.#asked.set(id, { first, count, write, waiters });
     this.#send({
       $case: "acquire",
-      value: { id, firstPage: this.#pageNumber(page), pageCount: count, access: write ? Access.WRITE : Access.READ },
+      value: { id, firstPage: this.#pageNumber(first), pageCount: count, access: write ? Access.WRITE : Access.READ },
     });
+    return id;
+  }
+  /**
+   * Asks for what follows a grant of data while the harts run on, one request at a time, until pages that are zero or
+   * held already. A booting kernel reads nearly all of what was loaded; each wait of a hart for it costs a round trip.
+   * Only while no other holder has pages of this space: an acquire would take them from it.
+   */
+  #fetchOn(page: number): void {
+    if (this.#fetching !== undefined || page >= this.#states.length || this.#states[page] !== PageState.NONE) return;
+    for (const { first, count } of this.#asked.values()) if (page >= first && page < first + count) return;
+    this.#fetching = this.#request(page, MOST_AHEAD, false, []);
   }
   #holds({ page, write }: Waiter): boolean {
     return Atomics.load(this.#states, page) >= (write ? PageState.WRITE : PageState.READ);
@@ -177,9 +200,13 @@ export class PageLease {
     const request = this.#asked.get(id);
     if (!request) throw new ContractError("invalid", `page lease: grant ${id} was not asked for`);
     this.#asked.delete(id);
+    const fetched = id === this.#fetching;
+    if (fetched) this.#fetching = undefined;
     for (const range of ranges) this.#apply(range);
     const last = ranges[ranges.length - 1];
-    if (last) {
+    const alone = !request.write && last?.access === Access.WRITE; // the manager gave more than was asked for
+    if (alone && last.data.length > 0) this.#fetchOn(this.#index(last.firstPage, last.pageCount) + last.pageCount);
+    if (last && !fetched) {
       this.#expected = this.#index(last.firstPage, last.pageCount) + last.pageCount;
       if (!last.upgrade && last.data.length === 0) this.#ahead = ZERO_AHEAD;
       else if (this.#ahead === ZERO_AHEAD) this.#ahead = LEAST_AHEAD;
