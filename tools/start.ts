@@ -56,7 +56,7 @@ async function tour(): Promise<void> {
   cli.note(cli.color.bold("\n4. In the guest"));
   for (const command of [["uname", "-a"], ["cat", "/proc/cpuinfo"]]) {
     cli.note(cli.color.dim(`  $ ${command.join(" ")}`));
-    const status = await timed(`exec: ${command.join(" ")}`, () => execIn(orchestrator, MACHINE, command, 60_000, (stream, data) => void cli[stream].write(data)));
+    const status = await timed(`exec: ${command.join(" ")}`, () => execIn(orchestrator, { name: MACHINE, command, timeoutMs: 60_000, onOutput: (stream, data) => void cli[stream].write(data) }));
     if (status !== 0) throw new Error(`${command.join(" ")} ended with status ${status} in the guest`);
   }
 

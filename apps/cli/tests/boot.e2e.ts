@@ -1,3 +1,4 @@
+import { createHash, randomBytes } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { TOPOLOGIES, type Topology } from "../src/stack/home.ts";
 import { isAlive } from "../src/stack/lock-file.ts";
@@ -19,6 +20,16 @@ for (const topology of TOPOLOGIES) {
       expect(await hv.ok("exec", "web", "--", "uname", "-srm")).toMatch(/^Linux 6\.\S+ riscv64\n$/);
       expect(await hv.ok("exec", "web", "--", "printf", "%s|", "a'b", "$HOME", "two words")).toBe("a'b|$HOME|two words|");
       expect(await hv.sh("web", "echo out; echo err >&2; exit 42")).toEqual({ status: 42, stdout: "out\n", stderr: "err\n" });
+    });
+
+    it("hands standard input on; a command whose caller leaves, or that takes too long, is killed", async () => {
+      const input = randomBytes(20_001);
+      const { stdout } = await hv.run(["exec", "-i", "web", "--", "sha256sum"], { input });
+      expect(stdout).toBe(`${createHash("sha256").update(input).digest("hex")}  -\n`);
+      const { status, stderr } = await hv.run(["exec", "web", "--timeout", "1", "--", "sleep", "1234"]);
+      expect(status, stderr).toBe(1);
+      await hv.run(["exec", "web", "--", "sleep", "1235"], { timeoutMs: 1500 }).catch(() => {});
+      await expect.poll(() => hv.sh("web", "pgrep -x sleep -a | grep 123 || true").then(({ stdout: pids }) => pids), { timeout: 30_000, interval: 500 }).toBe("");
     });
 
     it("is listed with its services, every message seen was executed", async () => {

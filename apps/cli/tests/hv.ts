@@ -25,7 +25,7 @@ export class Hv {
   }
 
   /** Runs one command; a non-zero exit status is an answer, not an error. */
-  run(args: readonly string[], { timeoutMs = 240_000, input = "" }: { timeoutMs?: number; input?: string } = {}): Promise<Outcome> {
+  run(args: readonly string[], { timeoutMs = 240_000, input = "" }: { timeoutMs?: number; input?: string | Uint8Array } = {}): Promise<Outcome> {
     return new Promise((resolve, reject) => {
       const env = { ...process.env, HV_HOME: this.home };
       const child = execFile(process.execPath, [BIN, ...args], { env, timeout: timeoutMs, killSignal: "SIGKILL", maxBuffer: 64 << 20 }, (error, stdout, stderr) => {

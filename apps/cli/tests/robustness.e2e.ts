@@ -233,13 +233,29 @@ describe("killed services, processes", () => {
     expect((await held(hv, "processes")).spaces).toEqual([]);
   });
 
-  it("in mid-boot: up says which service went; the next one boots", async () => {
-    const booting = hv.run(["up", "web", "--topology", "processes"]);
-    await expect.poll(() => hv.run(["console", "web"]).then(({ stdout }) => stdout), { timeout: 30_000, interval: 200 }).toContain("Linux version");
-    await kill("memory-manager");
-    expect(await booting).toMatchObject({ status: 1, stderr: expect.stringContaining("memory-manager") });
+  /** Starts a machine and waits until its kernel says something. */
+  const boot = async (name: string): Promise<{ up: Promise<Outcome> }> => {
+    const up = hv.run(["up", name, "--topology", "processes"]);
+    await expect.poll(() => hv.run(["console", name]).then(({ stdout }) => stdout), { timeout: 60_000, interval: 200 }).toContain("Linux version");
+    return { up };
+  };
+
+  it.each(["memory-manager", "device-bus"])("%s, in mid-boot: up says that it went; the next one boots", async (service) => {
+    const { up } = await boot("web");
+    await kill(service);
+    expect(await up).toMatchObject({ status: 1, stderr: expect.stringContaining(service) });
     expect(await stateOf(hv, "web")).toMatchObject({ state: "aborted" });
     await hv.ok("up", "web");
+    expect(await hv.ok("exec", "web", "--", "echo", "booted")).toBe("booted\n");
+    await hv.ok("halt", "web");
+  });
+
+  it("orchestrator, in mid-boot: up says that it went; it comes back, finds the guest booting, and up waits for it", async () => {
+    const { up } = await boot("web");
+    await kill("orchestrator");
+    expect(await up).toMatchObject({ status: 1, stderr: expect.stringMatching(/orchestrator|unavailable|connection/i) });
+    await expect.poll(() => hv.run(["up", "web"]).then(({ status }) => status), { timeout: 60_000, interval: 500 }).toBe(0);
+    expect(await hv.ok("exec", "web", "--", "echo", "booted")).toBe("booted\n");
   });
 
   it("what a guest had synced survives a kill of the image-registry", async () => {

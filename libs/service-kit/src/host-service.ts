@@ -12,6 +12,8 @@ export interface ServiceSide {
   readonly address: string;
   readonly kit: KitPort;
   readonly mediation: MediationPort;
+  /** Resolves when calls of its contract's port would reach it; absent in its own process. */
+  ready?(): Promise<void>;
 }
 
 /** A place for one service in this process: its chain, and its side ports, which exist before the service does. */

@@ -109,9 +109,10 @@ async function start<C>(program: ServiceProgram<C, any, any>, config: C & Common
     };
     for (const [name, contract] of Object.entries(program.peers) as [string, Contract<any>][]) {
       const at = config[contract.service]!;
-      ports[name] = connect(contract, at).port;
+      const connection = connect(contract, at);
+      ports[name] = connection.port;
       // Connections are made on first use: a service that never asks for a side port never opens it.
-      services.set(contract.service, { address: at, kit: connect(KIT, at).port, mediation: connect(MEDIATION, at).port });
+      services.set(contract.service, { address: at, kit: connect(KIT, at).port, mediation: connect(MEDIATION, at).port, ready: () => connection.ready() });
     }
 
     const running = await program.create(config, ports, context, services);

@@ -1,5 +1,6 @@
 import { ContractError, type Channel } from "@polyvisor/contracts";
 import type { ConsoleInput, ConsoleOutput } from "@polyvisor/contracts/device";
+import { GuestCommand } from "./guest-command.ts";
 import { LineReader } from "./line-reader.ts";
 
 /**
@@ -7,10 +8,13 @@ import { LineReader } from "./line-reader.ts";
  * tools/boxes).
  *
  *     guest → host                         host → guest
- *     HELLO 1          at its start        PING <n>
- *     PONG <n>                             EXEC <id> <base64 of a shell command line>
- *     OUT <id> <base64>  ERR <id> <base64> HALT            clean power-off
- *     EXIT <id> <status>
+ *     HELLO <version>  at its start        PING <n>
+ *     PONG <n> <version>                   EXEC <id> <base64 of a shell command line>
+ *     OUT <id> <base64>  ERR <id> <base64> EXEC-IN <id> <base64>, then IN <id> <base64> ..., EOF <id>
+ *     ACK <id> <n>     ready for n more IN KILL <id>
+ *     EXIT <id> <status>                   HALT            clean power-off
+ *
+ * Version 1 has no EXEC-IN, IN, EOF, KILL, ACK.
  *
  * The guest is untrusted: lines are bounded, unknown ones and unknown ids are ignored, and nothing it sends throws.
  */
@@ -18,11 +22,12 @@ export class GuestAgent {
   readonly #channel: Channel<ConsoleInput, ConsoleOutput>;
   readonly #machine: string;
   readonly #console: string;
-  readonly #commands = new Map<string, RunningCommand>();
+  readonly #commands = new Map<string, GuestCommand>();
   readonly #readyListeners = new Set<() => void>();
   readonly #pongs = new Map<string, () => void>();
   #nextId: number;
   #ready = false;
+  #version = 1;
 
   /** `firstId`: where ids of commands start; one that an earlier orchestrator cannot have used. */
   constructor(
@@ -57,16 +62,18 @@ export class GuestAgent {
   }
 
   /**
-   * Runs one shell command line. Calls `onOutput` in order, then resolves with the exit status. Commands may overlap.
-   * Base64 of 64 KiB is the longest line; the guest's terminal may take less (CONTRACT.md, ORC-15).
+   * Runs one shell command line. Calls `onOutput` in order. Commands may overlap. Base64 of 64 KiB is the longest line;
+   * the guest's terminal may take less (CONTRACT.md, ORC-15). Without `input` its standard input is empty.
    */
-  exec(commandLine: string, onOutput: (stream: "stdout" | "stderr", data: Uint8Array) => void): Promise<number> {
-    if (this.#channel.closed) return Promise.reject(new ContractError("unavailable", "exec: the machine stopped"));
-    const id = String(this.#nextId++);
-    return new Promise((resolve, reject) => {
-      this.#commands.set(id, { onOutput, resolve, reject });
-      this.#write(`EXEC ${id} ${Buffer.from(commandLine, "utf8").toString("base64")}`);
-    });
+  exec(commandLine: string, input: boolean, onOutput: GuestCommand["onOutput"]): GuestCommand {
+    if (this.#channel.closed) throw new ContractError("unavailable", "exec: the machine stopped");
+    if (input && this.#version < 2) {
+      throw new ContractError("unimplemented", "exec: the box's guest agent takes no standard input; build the box again (hv box build) and make the machine anew");
+    }
+    const command = new GuestCommand(String(this.#nextId++), (line) => this.#write(line), onOutput);
+    this.#commands.set(command.id, command);
+    this.#write(`${input ? "EXEC-IN" : "EXEC"} ${command.id} ${Buffer.from(commandLine, "utf8").toString("base64")}`);
+    return command;
   }
 
   /** Asks the guest to power itself off. */
@@ -89,15 +96,20 @@ export class GuestAgent {
       case "HELLO":
         // A second hello: the agent was restarted and has forgotten its commands.
         if (this.#ready) this.#failCommands("the guest agent was restarted");
+        this.#version = Number.parseInt(id) || 1;
         this.#becomeReady();
         return;
       case "PONG":
+        this.#version = Number.parseInt(rest) || 1;
         this.#pongs.get(id)?.();
         this.#pongs.delete(id);
         return;
       case "OUT":
       case "ERR":
         this.#commands.get(id)?.onOutput(word === "OUT" ? "stdout" : "stderr", Buffer.from(rest, "base64"));
+        return;
+      case "ACK":
+        this.#commands.get(id)?.acknowledged(Number(rest));
         return;
       case "EXIT": {
         const command = this.#commands.get(id);
@@ -122,10 +134,4 @@ export class GuestAgent {
     }
     this.#commands.clear();
   }
-}
-
-interface RunningCommand {
-  onOutput(stream: "stdout" | "stderr", data: Uint8Array): void;
-  resolve(status: number): void;
-  reject(error: ContractError): void;
 }

@@ -30,7 +30,9 @@ export async function servicesServing(peers: OrchestratorPeers, clock: Clock, si
   const deadline = clock.monotonic() + SERVING_TIMEOUT_MS;
   for (;;) {
     const silent = (await listServices(peers, clock)).filter(({ state }) => state !== "serving");
-    if (silent.length === 0 || signal.aborted) return;
+    if (signal.aborted) return;
+    // The contract's own connection may still be waiting to look again for a service that answers already.
+    if (silent.length === 0) return void (await Promise.all([...peers.services.values()].map((side) => side.ready?.())));
     if (clock.monotonic() > deadline) {
       const names = silent.map(({ service, address }) => `${service} (${address})`).join(", ");
       throw new ContractError("unavailable", `start: no answer from ${names}; see hv services and hv stack logs`);

@@ -101,7 +101,7 @@ describe.skipIf(missing.length > 0)("debian/minimal under QEMU", () => {
   });
 
   it("boots to a prompt on the serial console, and the agent says hello", async () => {
-    expect(await agent.line()).toBe("HELLO 1");
+    expect(await agent.line()).toBe("HELLO 2");
     agent.send("PING 7");
     expect(await agent.line()).toBe("PONG 7");
     for (let tries = 0; !serial.includes("web:~# ") && tries < 100; tries++) await sleep(100);
