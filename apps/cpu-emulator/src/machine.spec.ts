@@ -26,7 +26,7 @@ const HELLO = `
 text: .asciz "hello from hart 0\\n"
 `;
 
-for (const engine of ["reference", "interpreter"]) {
+for (const engine of ["reference", "interpreter", "dynamic"]) {
   for (const lease of ["shared", "coherent"] as const) {
     describe(`${engine} engine, ${lease} lease`, () => {
       it("runs a program whose MMIO writes reach the device-bus in order, and stops on destroy", async () => {

@@ -30,7 +30,7 @@ async function boot(source: string, options: Partial<BareProgram> = {}): Promise
   return machine;
 }
 
-for (const engine of ["interpreter", "reference"]) {
+for (const engine of ["interpreter", "reference", "dynamic"]) {
   describe(`supervisor software on the built-in firmware, ${engine} engine`, () => {
     it("prints through the debug console, reads from it, and powers off", async () => {
       const machine = await boot(`

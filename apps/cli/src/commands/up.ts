@@ -45,7 +45,7 @@ export function addUpCommand(program: Command, cli: Cli): void {
     .option("--firmware <kind>", "builtin (SBI answered by the cpu-emulator), none (starts in M-mode), or a file such as OpenSBI's fw_jump.bin")
     .option("--disk <file>", "raw image; the machine writes to a copy")
     .addOption(topologyOption())
-    .option("--engine <name>", "interpreter (default) or reference")
+    .option("--engine <name>", "interpreter (default), dynamic or reference")
     .option("--cpus <n>", "number of harts, 1 to 8")
     .option("--memory <amount>", "RAM, e.g. 256M")
     .option("--no-network", "no network interface")

@@ -1,6 +1,15 @@
 import { Worker } from "node:worker_threads";
+import type { EngineName } from "../core/hart-loop.ts";
 import type { HartHost, HartThread, HartThreadOptions } from "../core/host.ts";
+import { HART_AREA_BASE, HART_AREA_BYTES } from "../core/hart-state.ts";
 import { hostMs } from "./host-clock.ts";
+import { TranslatorThread, type TranslatorClient, type TranslatorConnection } from "./translator-thread.ts";
+
+/** What a hart's thread is started with. */
+export interface HartWorkerData {
+  readonly options: HartThreadOptions;
+  readonly translator: TranslatorConnection;
+}
 
 /** What a hart's thread posts. */
 export type HartThreadMessage = { kind: "ready" } | { kind: "report"; events: Record<string, number> };
@@ -19,11 +28,19 @@ class WorkerHart implements HartThread {
   #failure: ((reason: string) => void) | undefined;
   #report: ((events: Record<string, number>) => void) | undefined;
   #ended = false;
+  readonly #translator: TranslatorThread;
+  /** Until the translator has it. */
+  #client: TranslatorClient | undefined;
 
   constructor(options: HartThreadOptions) {
+    this.#translator = TranslatorThread.of(options.memory);
+    const { client, connection } = TranslatorThread.channel(HART_AREA_BASE + options.hart * HART_AREA_BYTES);
+    this.#client = client;
+    this.prepare(options.engine);
     // TypeScript runs unbuilt in workers too. V8 flags are process-wide and cannot be given here.
     this.#worker = new Worker(new URL("./hart-worker.ts", import.meta.url), {
-      workerData: options,
+      workerData: { options, translator: connection } satisfies HartWorkerData,
+      transferList: [connection.port],
       execArgv: [],
       name: `hart${options.hart}`,
     });
@@ -49,8 +66,15 @@ class WorkerHart implements HartThread {
   onReport(listener: (events: Record<string, number>) => void): void {
     this.#report = listener;
   }
+  prepare(engine: EngineName): void {
+    if (engine !== "dynamic" || !this.#client) return;
+    this.#translator.connect(this.#client);
+    this.#client = undefined;
+  }
   async terminate(): Promise<void> {
     this.#ended = true;
     await this.#worker.terminate();
+    if (!this.#client) await this.#translator.disconnect();
+    else this.#client.port.close();
   }
 }

@@ -27,6 +27,8 @@ export interface Engine {
   fenceI(): void;
   /** sfence.vma with any operands may flush everything. Also after a recall of pages or a change of PMP. */
   flushTlb(): void;
+  /** Another engine runs next: what this one keeps in places that others read is taken back. */
+  leave?(): void;
   /** Numbers for statistics, by name: "tlb-miss", "decode-page" ... */
   events(): Record<string, number>;
 }

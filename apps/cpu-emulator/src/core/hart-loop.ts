@@ -12,7 +12,7 @@ import { HartState } from "./sbi/hsm.ts";
 import { enterSupervisor } from "./sbi/sbi.ts";
 
 /** Engines by the names of CreateHarts and SetEngine; the index goes through ENGINE_WANTED. */
-export const ENGINES = ["interpreter", "reference"] as const;
+export const ENGINES = ["interpreter", "reference", "dynamic"] as const;
 export type EngineName = (typeof ENGINES)[number];
 
 /**
@@ -31,8 +31,8 @@ export interface HartParts {
   readonly time: GuestTime;
   readonly mailbox: HartMailbox;
   readonly engine: EngineName;
-  /** Makes an engine over this hart's cells and MMU; called once per name. */
-  createEngine(name: EngineName): Engine;
+  /** Makes an engine over this hart's cells and MMU; called once per name. `engine` answers those it builds on. */
+  createEngine(name: EngineName, engine: (name: EngineName) => Engine): Engine;
   /** Answers a REPORT request: the engines' numbers, to the host. */
   report(events: Record<string, number>): void;
 }
@@ -144,6 +144,7 @@ export class HartLoop {
   #serveOutsideGuest(bits: number): boolean {
     if (bits & Request.ENGINE) {
       this.#take(Request.ENGINE);
+      this.#engine.leave?.();
       this.#engine = this.#engineNamed(ENGINES[Atomics.load(this.#cells.i32, ENGINE_WANTED >> 2)] ?? this.#parts.engine);
     }
     if (bits & Request.REPORT) {
@@ -225,7 +226,7 @@ export class HartLoop {
   }
   #engineNamed(name: EngineName): Engine {
     let engine = this.#engines.get(name);
-    if (!engine) this.#engines.set(name, (engine = this.#parts.createEngine(name)));
+    if (!engine) this.#engines.set(name, (engine = this.#parts.createEngine(name, (other) => this.#engineNamed(other))));
     return engine;
   }
 }

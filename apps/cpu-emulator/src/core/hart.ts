@@ -2,7 +2,7 @@ import { HartCells, MachineCells } from "./cells.ts";
 import { Clint } from "./clint.ts";
 import type { Engine } from "./engine.ts";
 import { GuestTime } from "./guest-time.ts";
-import { createInterpreter } from "./interpreter/engine.ts";
+import { createInterpreter, type InterpreterEngine } from "./interpreter/engine.ts";
 import { HartLoop, type EngineName } from "./hart-loop.ts";
 import type { HartThreadOptions } from "./host.ts";
 import { HartMailbox } from "./mailbox.ts";
@@ -11,10 +11,12 @@ import { HartPhysical } from "./physical.ts";
 import { Privileged } from "./privileged.ts";
 import { ReferenceEngine } from "./reference-engine.ts";
 import { supervisorCalls } from "./sbi/sbi.ts";
+import { DynamicEngine, type Translator } from "./translator/engine.ts";
 
 export interface HartSurroundings {
   hostMs(): number;
   report(events: Record<string, number>): void;
+  readonly translator: Translator;
 }
 
 /** Puts the parts of one hart together, in its own thread: the list to read the hart's files by. */
@@ -30,13 +32,15 @@ export function assembleHart(options: HartThreadOptions, surroundings: HartSurro
   const mmu = new Mmu({ memory, cells, core, physical, ramBase: Number(ram.base), ramBytes: ram.bytes, ramOffset: ram.offset });
   core.translation = mmu;
 
-  const createEngine = (name: EngineName): Engine => {
+  const createEngine = (name: EngineName, engine: (name: EngineName) => Engine): Engine => {
     switch (name) {
       case "reference": return new ReferenceEngine({ memory, cells, core, physical, mmu });
       case "interpreter":
         return createInterpreter({
           memory, hart: options.hart, ramBase: Number(ram.base), ramBytes: ram.bytes, ramOffset: ram.offset, core, physical, mmu,
         });
+      case "dynamic":
+        return new DynamicEngine({ cells, memory, interpreter: engine("interpreter") as InterpreterEngine, translator: surroundings.translator });
     }
   };
   const loop = new HartLoop({ cells, core, time, mailbox, engine: options.engine, createEngine, report: (events) => surroundings.report(events) });

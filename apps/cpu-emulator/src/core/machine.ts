@@ -237,7 +237,8 @@ export class Machine {
     return this.#exclusive(async () => {
       this.#usable("setEngine");
       this.engine = engine;
-      for (const { cells } of this.#harts) {
+      for (const { cells, thread } of this.#harts) {
+        thread.prepare(engine);
         Atomics.store(cells.i32, ENGINE_WANTED >> 2, ENGINES.indexOf(engine));
         request(cells, Request.ENGINE);
       }

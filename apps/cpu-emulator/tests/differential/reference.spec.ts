@@ -12,6 +12,7 @@ describe("generated interpreter against the reference evaluator", () => {
       expect(image.difference(expected, runImage(image, "interpreter"))).toBeUndefined();
       // Slices this small use the variant that counts every instruction.
       expect(image.difference(expected, runImage(image, "interpreter", 7))).toBeUndefined();
+      expect(image.difference(expected, runImage(image, "translated"))).toBeUndefined();
     });
   }
 });

@@ -1,8 +1,8 @@
-import { BareMachine } from "../../src/core/interpreter/bare-machine.ts";
+import { BareMachine, type BareEngine } from "../../src/core/interpreter/bare-machine.ts";
 import { DONE, DONE_MARK, type RandomImage } from "./random-program.ts";
 
 /** Runs an image on one of our engines and answers its result area. */
-export function runImage(image: RandomImage, engine: "interpreter" | "reference", slice = 1_000_000): Uint8Array {
+export function runImage(image: RandomImage, engine: BareEngine, slice = 1_000_000): Uint8Array {
   const machine = new BareMachine(16 << 20, engine);
   machine.ram.set(image.bytes);
   const why = machine.run(50_000_000, slice);

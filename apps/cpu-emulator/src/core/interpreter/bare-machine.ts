@@ -6,7 +6,12 @@ import { F, FFLAGS, FRM, HART_AREA_BASE, HART_AREA_BYTES, INSTRET, PC, X } from 
 import { Privileged } from "../privileged.ts";
 import { Mmu } from "../mmu.ts";
 import { ReferenceEngine } from "../reference-engine.ts";
-import { createInterpreter } from "./engine.ts";
+import { DynamicEngine } from "../translator/engine.ts";
+import { InlineTranslator } from "../translator/inline-translator.ts";
+import { createInterpreter, fusedArithmetic, type InterpreterEngine } from "./engine.ts";
+
+/** `translated`: engine `dynamic` that translates everything when it is first reached. */
+export type BareEngine = "interpreter" | "reference" | "dynamic" | "translated";
 
 /** One hart (or two), RAM and nothing else, for tests and benchmarks of engines: programs start in M-mode at the start of RAM. */
 export class BareMachine {
@@ -15,6 +20,8 @@ export class BareMachine {
   readonly cells: HartCells;
   readonly core: Privileged;
   readonly engine: Engine;
+  /** Runs what `engine` does not, if that is another one. */
+  readonly #interpreter: Engine | undefined;
   readonly ram: Uint8Array;
   readonly view: DataView;
   /** Traps taken, as [cause, value, pc]. */
@@ -26,7 +33,7 @@ export class BareMachine {
   readonly withheld = new Set<bigint>();
 
   /** `beside`: another hart of that machine, with its memory. */
-  constructor(ramBytes = 16 << 20, engine: "interpreter" | "reference" = "interpreter", beside?: BareMachine) {
+  constructor(ramBytes = 16 << 20, engine: BareEngine = "interpreter", beside?: BareMachine) {
     const hart = beside ? 1 : 0;
     const ramOffset = HART_AREA_BASE + 2 * HART_AREA_BYTES;
     const pages = (ramOffset + ramBytes) / 65536;
@@ -46,9 +53,18 @@ export class BareMachine {
     };
     const { memory, cells, core } = this;
     const mmu = new Mmu({ memory, cells, core, physical, ramBase: BareMachine.RAM_BASE, ramBytes, ramOffset });
-    this.engine = engine === "reference"
-      ? new ReferenceEngine({ memory, cells, core, physical, mmu })
-      : createInterpreter({ memory, hart, ramBase: BareMachine.RAM_BASE, ramBytes, ramOffset, core, physical, mmu });
+    const interpreter = (): InterpreterEngine => createInterpreter({ memory, hart, ramBase: BareMachine.RAM_BASE, ramBytes, ramOffset, core, physical, mmu });
+    switch (engine) {
+      case "reference": this.engine = new ReferenceEngine({ memory, cells, core, physical, mmu }); break;
+      case "interpreter": this.engine = interpreter(); break;
+      default: {
+        const translator = new InlineTranslator({ buffer: memory.buffer, hart: cells.base, fused: fusedArithmetic() });
+        const eager = engine === "translated" ? { hotAfter: 1, cold: true } : {};
+        const cold = interpreter();
+        this.#interpreter = cold;
+        this.engine = new DynamicEngine({ memory, cells, interpreter: cold, translator, ...eager });
+      }
+    }
     this.core.translation = mmu;
     this.ram = new Uint8Array(this.memory.buffer, ramOffset, ramBytes);
     this.view = new DataView(this.memory.buffer, ramOffset, ramBytes);
@@ -74,6 +90,10 @@ export class BareMachine {
       if (this.pc === 0n) return "trap";
     }
     return "limit";
+  }
+
+  events(): Record<string, number> {
+    return { ...this.#interpreter?.events(), ...this.engine.events() };
   }
 
   x(register: number): bigint {

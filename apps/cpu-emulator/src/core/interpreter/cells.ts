@@ -29,3 +29,7 @@ export const RegionExit = {
   /** TypeScript executes REGION_WORD at PC. */
   SLOW: 2,
 } as const;
+
+/** i64: instructions retired in translated code, and how often it came back to the interpreter. */
+export const TRANSLATED_COUNT = SCRATCH + 32;
+export const TRANSLATED_RETURNS = SCRATCH + 40;

@@ -51,6 +51,8 @@ const EXACT_BELOW = 2 * PAGE_HALFWORDS;
 const WORDS_LOG2 = 13;
 
 let fused: { f64: boolean; f32: boolean } | undefined;
+/** Whether this machine's relaxed multiply-add rounds once; found out by trying. */
+export const fusedArithmetic = (): { f64: boolean; f32: boolean } => (fused ??= probeFused());
 
 export function createInterpreter(options: InterpreterOptions): InterpreterEngine {
   return new Interpreter(options);
@@ -115,8 +117,7 @@ class Interpreter implements InterpreterEngine {
   }
 
   #instantiate(variant: { exact: boolean }, counting?: CountingParts): EngineExports {
-    fused ??= probeFused();
-    const bytes = writeInterpreter({ hart: this.#cells.base, fused, ...variant, ...(counting && { hotAfter: counting.hotAfter }) });
+    const bytes = writeInterpreter({ hart: this.#cells.base, fused: fusedArithmetic(), ...variant, ...(counting && { hotAfter: counting.hotAfter }) });
     const imports = { ...this.#imports, ...(counting && { regions: counting.regions, hot: counting.hot }), memory: this.#options.memory };
     const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { engine: imports as unknown as WebAssembly.ModuleImports });
     return instance.exports as unknown as EngineExports;

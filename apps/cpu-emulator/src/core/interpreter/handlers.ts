@@ -183,6 +183,14 @@ export function encode(decoded: Decoded | undefined, index: number, into: Entry)
   else into.imm = variant.startsWith("forward") || variant.startsWith("backward") ? decoded.imm * 4 : decoded.imm;
 }
 
+/** The variant of an instruction word that is translated: what does not depend on its place. "none": TypeScript executes it. */
+export function wordVariant(decoded: Decoded): string {
+  const traits = traitsOf(decoded.instruction);
+  if (traits.csr === undefined && !traits.rounded) return "plain";
+  const variant = variantFor(traits, decoded, 0);
+  return (variantsOf(traits, decoded.instruction) as readonly string[]).includes(variant) ? variant : "none";
+}
+
 function variantFor(traits: Traits, decoded: Decoded, index: number): string {
   const discard = traits.writesX && decoded.rd === 0;
   if (traits.csr) return csrVariant(traits.csr, decoded);
@@ -227,4 +235,4 @@ const MSTATUS = 0x300;
 /** sstatus.SIE as a value. */
 export const SIE = 2;
 /** sstatus is a view of mstatus. */
-const cellOf = (csr: number): number => (csr === SSTATUS ? MSTATUS : csr);
+export const cellOf = (csr: number): number => (csr === SSTATUS ? MSTATUS : csr);

@@ -5,7 +5,7 @@ import { INSTRET, PC, TLB_SET } from "../hart-state.ts";
 import { FETCH_ENTRIES, FETCH_TABLE, entryMask } from "../tlb.ts";
 import { defineArithmetic, defineMinMax } from "./arithmetic.ts";
 import { defineAccess, defineDifference } from "./access-functions.ts";
-import { REGION_EXIT, REGION_WORD, RegionExit } from "./cells.ts";
+import { REGION_EXIT, REGION_WORD, RegionExit, TRANSLATED_COUNT, TRANSLATED_RETURNS } from "./cells.ts";
 import type { Helpers, InterpreterEmission, InterpreterExits, InterpreterLocals, Locals } from "./frame.ts";
 import { HANDLERS, SPECIALS, Special } from "./handlers.ts";
 import { HandlerLowering, countEntry, next, pushPc } from "./lower-handler.ts";
@@ -126,6 +126,11 @@ function defineRun(module: ModuleWriter, parts: Omit<InterpreterEmission, "code"
     code.i32(0).i32(0).mem(Mem.i64Load, hart + INSTRET)
       .get(start).get(locals.budget).op(Op.i32Sub, Op.i64ExtendI32S, Op.i64Add).mem(Mem.i64Store, hart + INSTRET);
   };
+  const add64 = (cell: number, push: () => void): void => {
+    code.i32(0).i32(0).mem(Mem.i64Load, cell);
+    push();
+    code.op(Op.i64Add).mem(Mem.i64Store, cell);
+  };
   const leave = (reason: ExitReason): void => {
     syncInstret();
     code.i32(reason).op(Op.return);
@@ -167,9 +172,12 @@ function defineRun(module: ModuleWriter, parts: Omit<InterpreterEmission, "code"
           code.br(slow);
           break;
         }
+        code.get(locals.budget).set(locals.count);
         pushPc(emission);
         code.get(locals.budget).get(locals.entry).mem(Mem.i32Load8U, 4).get(locals.entry).mem(Mem.i32Load, 4).i32(8).op(Op.i32ShrU);
         code.callIndirect(module.type(REGION_TYPE)).set(locals.budget);
+        add64(hart + TRANSLATED_COUNT, () => code.get(locals.count).get(locals.budget).op(Op.i32Sub, Op.i64ExtendI32S));
+        add64(hart + TRANSLATED_RETURNS, () => code.i64(1));
         startEntry();
         code.i32(0).mem(Mem.i32Load, hart + REGION_EXIT).tee(locals.place).op(Op.i32Eqz).brIf(dispatch, true);
         code.get(locals.place).i32(RegionExit.TRAP).op(Op.i32Eq).if(VOID);

@@ -118,7 +118,7 @@ export interface CreateHartsRequest {
   machine: string;
   /** 1..8 */
   harts: number;
-  /** "interpreter" (generated Wasm) | "reference" (plain TypeScript) */
+  /** "interpreter" (generated Wasm) | "dynamic" (that, and hot regions translated to Wasm) | "reference" (plain TypeScript) */
   engine: string;
   firmware: Firmware;
   /** physical address of the first instruction */
