@@ -107,27 +107,42 @@ export class PrivateApt {
     });
   }
 
+  /** Names of everything that these need (apt's patterns work too, "?essential"), themselves included; recommendations are left out. */
+  async closure(names: readonly string[]): Promise<string[]> {
+    const { stdout } = await run("apt-get", ["install", "--print-uris", "-y", "-qq", "--no-install-recommends", ...names], { env: this.#env });
+    return [...stdout.matchAll(/^'[^']+' ([^_\s]+)_\S+\.deb /gm)].map((match) => match[1] as string);
+  }
+
   /** Path of the package's file, verified against the signed lists; downloaded unless it is here already. */
   async fetch(p: AptPackage, onBytes: (done: number) => void): Promise<string> {
-    const kept = join(this.#dir, "packages", `${p.sha256}.deb`);
-    if (existsSync(kept) && statSync(kept).size === p.bytes) return kept;
+    return (await this.fetchAll([p], onBytes))[0] as string;
+  }
+
+  /** The same for many at once, in one connection. `onBytes`: of all that had to be downloaded. */
+  async fetchAll(packages: readonly AptPackage[], onBytes: (done: number) => void): Promise<string[]> {
+    const kept = (p: AptPackage): string => join(this.#dir, "packages", `${p.sha256}.deb`);
+    const missing = packages.filter((p) => !existsSync(kept(p)) || statSync(kept(p)).size !== p.bytes);
+    const total = missing.reduce((sum, p) => sum + p.bytes, 0);
+    if (missing.length === 0) return packages.map(kept);
     const scratch = await mkdtemp(join(this.#dir, "download-"));
     try {
       // apt reports "dlstatus:<items>:<percent>:<text>" on the status descriptor (apt's README.progress-reporting).
-      await run("apt-get", ["download", "-q", "-o", "APT::Status-Fd=3", `${p.name}=${p.version}`], {
+      await run("apt-get", ["download", "-q", "-o", "APT::Status-Fd=3", ...missing.map((p) => `${p.name}=${p.version}`)], {
         env: this.#env,
         cwd: scratch,
         onStatus: (line) => {
           const percent = /^dlstatus:[^:]*:([\d.]+):/.exec(line)?.[1];
-          if (percent !== undefined) onBytes(Math.floor((Number(percent) / 100) * p.bytes));
+          if (percent !== undefined) onBytes(Math.floor((Number(percent) / 100) * total));
         },
       });
-      const file = join(scratch, p.fileName);
-      const got = await sha256OfFile(file);
-      if (got !== p.sha256) throw new BoxBuildError(`${p.fileName}: sha256 is ${got}, the signed list says ${p.sha256}; run again`);
-      renameSync(file, kept);
-      onBytes(p.bytes);
-      return kept;
+      for (const p of missing) {
+        const file = join(scratch, p.fileName);
+        const got = await sha256OfFile(file);
+        if (got !== p.sha256) throw new BoxBuildError(`${p.fileName}: sha256 is ${got}, the signed list says ${p.sha256}; run again`);
+        renameSync(file, kept(p));
+      }
+      onBytes(total);
+      return packages.map(kept);
     } finally {
       await rm(scratch, { recursive: true, force: true });
     }
@@ -135,8 +150,12 @@ export class PrivateApt {
 }
 
 /** The package's files as a tar stream, given to `read`. Uses dpkg-deb, which every machine with apt has. */
-export async function packageFiles(deb: string, read: (tar: AsyncIterable<Uint8Array>) => Promise<void>): Promise<void> {
-  const child = spawn("dpkg-deb", ["--fsys-tarfile", deb], { stdio: ["ignore", "pipe", "pipe"] });
+export async function packageFiles(
+  deb: string,
+  read: (tar: AsyncIterable<Uint8Array>) => Promise<void>,
+  part: "--fsys-tarfile" | "--ctrl-tarfile" = "--fsys-tarfile",
+): Promise<void> {
+  const child = spawn("dpkg-deb", [part, deb], { stdio: ["ignore", "pipe", "pipe"] });
   let errors = "";
   child.stderr.setEncoding("utf8").on("data", (text: string) => (errors += text));
   const ended = new Promise<number | null>((resolve, reject) => child.on("error", reject).on("close", resolve));

@@ -1,10 +1,9 @@
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync, mkdirSync, readlinkSync, statSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, readlinkSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { cpio, type CpioEntry } from "./cpio.ts";
-import { readTar } from "./tar.ts";
 
 const text = (value: string): Uint8Array => new TextEncoder().encode(value);
 const hasTool = (name: string): boolean => spawnSync("which", [name]).status === 0;
@@ -46,32 +45,4 @@ describe("cpio (newc)", () => {
       expect(readlinkSync(join(path, "bin/sh"))).toBe("/bin/busybox");
       expect(statSync(join(path, "init")).mode & 0o777).toBe(0o755);
     }));
-});
-
-describe("tar", () => {
-  const longName = `${"d".repeat(90)}/${"e".repeat(90)}/file`;
-  const archive = inDirectory((path) => {
-    mkdirSync(join(path, "x", longName, ".."), { recursive: true });
-    writeFileSync(join(path, "x/small"), "hello");
-    writeFileSync(join(path, "x/empty"), "");
-    writeFileSync(join(path, "x", longName), "long");
-    return new Uint8Array(spawnSync("tar", ["-C", join(path, "x"), "--format=gnu", "-cf", "-", "."], { maxBuffer: 1 << 24 }).stdout);
-  });
-  async function read(bytes: Uint8Array, step: number): Promise<Record<string, string>> {
-    const found: Record<string, string> = {};
-    const chunks = async function* (): AsyncGenerator<Uint8Array> {
-      for (let at = 0; at < bytes.length; at += step) yield bytes.subarray(at, at + step);
-    };
-    await readTar(chunks(), (path) => path !== "empty", (path, data) => void (found[path] = new TextDecoder().decode(data)));
-    return found;
-  }
-  it.each([1, 700, 1 << 20])("in chunks of %i bytes → the wanted files, long names whole", async (step) => {
-    expect(await read(archive, step)).toEqual({ small: "hello", [longName]: "long" });
-  });
-  it("cut off or damaged → an error that says so", async () => {
-    await expect(read(archive.subarray(0, 700), 64)).rejects.toThrow(/truncated/);
-    const damaged = archive.slice();
-    damaged[3] = (damaged[3] as number) ^ 1;
-    await expect(read(damaged, 4096)).rejects.toThrow(/checksum/);
-  });
 });

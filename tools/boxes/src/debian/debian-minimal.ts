@@ -1,19 +1,16 @@
 import { createHash } from "node:crypto";
 import { chmodSync, existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import xz from "xz-decompress"; // CommonJS: no named exports
-import { readTar } from "../archive/tar.ts";
 import { findDebianMirror } from "../apt/debian-mirror.ts";
-import { packageFiles, PrivateApt, run, sha256OfFile, type AptPackage } from "../apt/private-apt.ts";
+import { PrivateApt, run, sha256OfFile, type AptPackage } from "../apt/private-apt.ts";
 import { BoxBuildError, writeResult, type BuildOptions, type BuiltBox, type BuiltFile } from "../built-box.ts";
-import { canonicalName, moduleTree, type ModulePackage } from "../modules/module-tree.ts";
+import { moduleTree } from "../modules/module-tree.ts";
+import { DEBIAN_VERSION, openDebian, sourcesOf, SUITE } from "./debian-archive.ts";
 import { findMke2fs, makeExt4 } from "./ext4-image.ts";
 import { GUEST_MODULES, SOFT_ALIASES } from "./guest-modules.ts";
 import { guestFiles, initramfs } from "./initramfs.ts";
+import { readKernelPackage, readOneFile } from "./kernel-package.ts";
 
-const SUITE = "trixie";
-const DEBIAN_VERSION = "13";
-const ARCHITECTURE = "riscv64";
 const DISK_BYTES = 256 * 1024 * 1024;
 const DISK_UUID = "b0c5a000-0000-4000-8000-000000000013";
 
@@ -33,25 +30,10 @@ export function recipeKey(): string {
 
 /** Debian 13's stock riscv64 kernel, static busybox, and the modules that a virtio machine needs. */
 export async function buildDebianMinimal(options: BuildOptions, out: string): Promise<Omit<BuiltBox, "fromCache">> {
-  const env = { ...(options.env ?? process.env) } as NodeJS.ProcessEnv;
-  const log = options.log ?? (() => {});
-  const progress = options.onProgress ?? (() => {});
-  const mirror = findDebianMirror(env);
-  log(`packages of ${SUITE}/${ARCHITECTURE} from the mirror in ${mirror.namedBy}`);
-  const apt = new PrivateApt({ dir: join(options.cacheDir, "apt", `${SUITE}-${ARCHITECTURE}`), mirror, suite: SUITE, architecture: ARCHITECTURE, env });
-
-  progress({ step: "package lists" });
-  await apt.update(log);
-  // linux-image-riscv64 is a name for the current kernel: its dependency is the package that holds it.
-  const kernelName = (await apt.depends("linux-image-riscv64")).map((d) => d.split(" ")[0] as string).find((d) => d.startsWith("linux-image-"));
-  if (!kernelName) throw new BoxBuildError("linux-image-riscv64 depends on no linux-image-<version>: the mirror's lists are not what this recipe expects");
-  const packages = await apt.describe([kernelName, "busybox-static"]);
-  const files: string[] = [];
-  for (const p of packages) {
-    progress({ step: `download ${p.name}`, doneBytes: 0, totalBytes: p.bytes });
-    files.push(await apt.fetch(p, (doneBytes) => progress({ step: `download ${p.name}`, doneBytes, totalBytes: p.bytes })));
-  }
-  const [kernelDeb, busyboxDeb] = files as [string, string];
+  const debian = await openDebian(options);
+  const { env, log, progress } = debian;
+  const packages = await debian.apt.describe([debian.kernelName, "busybox-static"]);
+  const [kernelDeb, busyboxDeb] = (await debian.fetch(packages)) as [string, string];
 
   progress({ step: "unpack kernel" });
   const kernel = await readKernelPackage(kernelDeb);
@@ -60,13 +42,12 @@ export async function buildDebianMinimal(options: BuildOptions, out: string): Pr
 
   progress({ step: "initramfs" });
   const modules = await moduleTree(GUEST_MODULES, kernel.modules, SOFT_ALIASES);
-  if (modules.missing.length > 0) throw new BoxBuildError(`${kernelName} has no module ${modules.missing.join(", ")}; the recipe's list (guest-modules.ts) no longer fits it`);
+  if (modules.missing.length > 0) throw new BoxBuildError(`${debian.kernelName} has no module ${modules.missing.join(", ")}; the recipe's list (guest-modules.ts) no longer fits it`);
   const kernelFile = writeResult(join(out, "Image"), kernel.image);
   const initrdFile = writeResult(join(out, "initrd.cpio"), initramfs({ busybox, release: kernel.release, modules, debianVersion: DEBIAN_VERSION }));
 
   progress({ step: "disk" });
   const disk = await makeDisk(options, env, out, log);
-  const source = (p: AptPackage): [string, string] => [p.name, `${p.version} sha256:${p.sha256}`];
   return {
     name: "debian/minimal",
     tag: DEBIAN_VERSION,
@@ -81,58 +62,8 @@ export async function buildDebianMinimal(options: BuildOptions, out: string): Pr
       agentConsole: "hvc0",
       description: `Debian ${DEBIAN_VERSION} riscv64: stock kernel ${kernel.release}, static busybox`,
     },
-    sources: Object.fromEntries(packages.map(source)),
+    sources: sourcesOf(packages),
   };
-}
-
-/** The raw Image, and the modules kept as they are packed (unpacking all 3,000 would take minutes). */
-async function readKernelPackage(deb: string): Promise<{ image: Uint8Array; release: string; modules: ModulePackage }> {
-  const packed = new Map<string, Uint8Array>();
-  const paths = new Map<string, string>();
-  const builtin = new Set<string>();
-  let image: Uint8Array | undefined;
-  let release = "";
-  const wanted = (path: string): boolean => path.startsWith("boot/vmlinu") || /^(usr\/)?lib\/modules\/.*(\.ko(\.\w+)?|modules\.builtin)$/.test(path);
-  await packageFiles(deb, (tar) =>
-    readTar(tar, wanted, (path, data) => {
-      if (path.startsWith("boot/")) {
-        image = data;
-        release = path.replace(/^boot\/vmlinu[xz]-/, "");
-        return;
-      }
-      const inTree = path.replace(/^(usr\/)?lib\/modules\/[^/]+\//, "");
-      if (inTree === "modules.builtin") {
-        for (const line of new TextDecoder().decode(data).split("\n")) if (line) builtin.add(moduleName(line));
-      } else {
-        packed.set(inTree, data);
-        paths.set(moduleName(inTree), inTree);
-      }
-    }),
-  );
-  if (!image) throw new BoxBuildError(`${deb} holds no boot/vmlinux-*: the package is not the kernel this recipe expects`);
-  // RISC-V boot image header: magic2 "RSC\x05" at 0x38 (kernel Documentation/arch/riscv/boot-image-header.rst).
-  if (new TextDecoder("latin1").decode(image.subarray(0x38, 0x3c)) !== "RSC\x05") {
-    throw new BoxBuildError(`boot/vmlinux-${release} is not a raw RISC-V Image (its header lacks "RSC\\x05")`);
-  }
-  const read = async (path: string): Promise<Uint8Array> => {
-    const data = packed.get(path) as Uint8Array;
-    return path.endsWith(".xz") ? unxz(data) : data;
-  };
-  return { image, release, modules: { paths, builtin, read } };
-}
-
-const moduleName = (path: string): string => canonicalName((path.split("/").at(-1) as string).replace(/\.ko(\.\w+)?$/, ""));
-
-async function unxz(data: Uint8Array): Promise<Uint8Array> {
-  const stream = new xz.XzReadableStream(new Blob([data as Uint8Array<ArrayBuffer>]).stream());
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
-async function readOneFile(deb: string, path: RegExp): Promise<Uint8Array> {
-  let found: Uint8Array | undefined;
-  await packageFiles(deb, (tar) => readTar(tar, (p) => path.test(p), (_p, data) => void (found = data)));
-  if (!found) throw new BoxBuildError(`${deb} holds no file ${path}`);
-  return found;
 }
 
 async function makeDisk(options: BuildOptions, env: NodeJS.ProcessEnv, out: string, log: (line: string) => void): Promise<BuiltFile | undefined> {

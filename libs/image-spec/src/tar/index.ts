@@ -1,0 +1,2 @@
+export { TarError } from "./byte-source.ts";
+export { readTar, type TarEntry, type TarHeader, type TarKind } from "./read-tar.ts";
