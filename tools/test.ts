@@ -89,6 +89,7 @@ const TOOLS: readonly { program: string; debian: string; for: string }[] = [
   { program: "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_jump.bin", debian: "opensbi", for: "booting with an M-mode firmware" },
   { program: "docker-registry", debian: "docker-registry", for: "our OCI client and conformance suite against another registry" },
   { program: "skopeo", debian: "skopeo", for: "a real client against our registry" },
+  { program: "modprobe", debian: "kmod", for: "judging the module tables of boxes" },
   { program: "mkfs.ext4", debian: "e2fsprogs", for: "the guest's disk" },
 ];
 

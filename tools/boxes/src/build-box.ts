@@ -4,6 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { isAbsolute, join, relative } from "node:path";
 import { BoxBuildError, type BuildOptions, type BuiltBox, type BuiltFile } from "./built-box.ts";
 import { buildTiny, tinyKey } from "./tiny/tiny.ts";
+import { buildDebianSystem, DEBIAN_13, systemRecipeKey } from "./debian/debian-system.ts";
 import { buildDebianMinimal, recipeKey as debianKey } from "./debian/debian-minimal.ts";
 
 interface Recipe {
@@ -15,6 +16,11 @@ interface Recipe {
 /** Every box that can be built here. */
 export const RECIPES: Readonly<Record<string, Recipe>> = {
   "debian/minimal": { description: "Debian 13 riscv64: stock kernel and static busybox", key: debianKey, build: buildDebianMinimal },
+  "debian/13": {
+    description: "Debian 13 riscv64 with systemd, sshd, apt and sudo on a disk that grows",
+    key: () => systemRecipeKey(DEBIAN_13),
+    build: (options, out) => buildDebianSystem(DEBIAN_13, options, out),
+  },
   tiny: { description: "a small program of our own; needs no download", key: tinyKey, build: buildTiny },
 };
 
