@@ -136,6 +136,14 @@ export class FakeServices {
         if (this.options.agent !== false) queueMicrotask(() => this.machine(machine).print("agent", "login noise\nHELLO 1\r\n"));
         return {};
       },
+      setEngine: ({ machine, engine }) => {
+        if (!["interpreter", "reference"].includes(engine)) throw new ContractError("invalid", `no engine ${engine}`);
+        if (!this.machine(machine).harts) throw new ContractError("not-found", "no harts");
+        return {};
+      },
+      debug: (channel) => {
+        channel.onMessage(({ machine, packet }) => channel.send({ machine, packet: Uint8Array.of(...packet, 33) })); // an echo
+      },
       destroyHarts: ({ machine }) => {
         const fake = this.machine(machine);
         if (!fake.harts) throw new ContractError("not-found", "no harts");
