@@ -84,7 +84,7 @@ for (const topology of TOPOLOGIES) {
       expect(said).toMatch(/^0x[0-9a-f]{16}:\s+0x[0-9a-f]{16}$/m);
       expect(said).toMatch(/level 2 +entry 0x[0-9a-f]+ = 0x[0-9a-f]+ +V/);
       const [, before, after] = /Old value = (\d+)\s+New value = (\d+)/.exec(said)!;
-      expect(BigInt(after!)).toBe(BigInt(before!) + 1n);
+      expect(BigInt(after!)).toBeGreaterThan(BigInt(before!)); // by more than one after an idle time
       expect(said).toMatch(/hit Breakpoint 3/);
       expect(said).toContain("detached");
       // It runs on, and nothing was left in its memory: schedule is where every command passes.

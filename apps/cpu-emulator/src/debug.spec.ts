@@ -228,7 +228,7 @@ describe("the debugger's view of the machine", () => {
     await fc.assert(
       fc.asyncProperty(packet, async ([head, tail]) => {
         const text = head + tail;
-        if (/^(c|C|D|k|vKill|\x03)|^vCont;(c|C|.*;c|.*;C)/.test(text)) return; // those run the guest
+        if (/^(c|C|D|k|vKill)|^vCont;(c|C|.*;c|.*;C)/.test(text)) return; // those run the guest
         expect(typeof (await gdb.ask(text))).toBe("string");
       }),
       { numRuns: 400 },
