@@ -5,10 +5,10 @@ import { formatIpv4, formatMac } from "@polyvisor/wire";
 import type { NetworkFabricConfig } from "../config.ts";
 import type { Lease } from "./dhcp-server.ts";
 import type { DnsUpstream } from "./dns-forwarder.ts";
+import type { HostNetwork } from "./nat/host-network.ts";
 import { FramePort } from "./frame-port.ts";
 import { InternalNetwork, NatNetwork, type AttachedNetwork, type NetworkSurroundings } from "./networks.ts";
 import { DEFAULT_NETWORK, parseNetwork, parsePort, showNetwork } from "./network-spec.ts";
-import { refusingNat } from "./refusing-nat.ts";
 
 /** The core: networks and ports by name, and the contract's methods over them. */
 export class Fabric {
@@ -19,8 +19,9 @@ export class Fabric {
   readonly #ports = new Map<string, { port: FramePort; network: AttachedNetwork }>();
   /** How deep `#turn` is nested: ports are flushed when the outermost ends. */
   #depth = 0;
+  #after: (() => void)[] = [];
 
-  constructor(config: NetworkFabricConfig, context: ServiceContext, dns: DnsUpstream) {
+  constructor(config: NetworkFabricConfig, context: ServiceContext, { dns, host }: { dns: DnsUpstream; host: HostNetwork }) {
     this.#config = config;
     this.#context = context;
     this.#around = {
@@ -28,8 +29,9 @@ export class Fabric {
       dns,
       dnsTimeoutMs: config.dnsTimeoutMs,
       leaseSeconds: config.leaseSeconds,
-      nat: refusingNat,
+      host,
       turn: (run) => this.#turn(run),
+      afterTurn: (run) => this.#afterTurn(run),
       leaseGranted: (port, lease) => this.#leaseGranted(port, lease),
     };
     this.#addNetwork(DEFAULT_NETWORK);
@@ -67,6 +69,7 @@ export class Fabric {
         .flatMap((entry) => entry.leases().map((lease) => showLease(entry.spec.name, lease))),
     }),
     readNetworkStats: ({ machine }) => ({ counters: this.#counters(machine) }),
+    listFlows: ({ machine }) => ({ flows: [...this.#networks.values()].flatMap((network) => network.flows(machine)) }),
     frames: (channel) => this.#serveFrames(channel),
   };
 
@@ -148,10 +151,17 @@ export class Fabric {
     this.#depth++;
     try {
       run();
+      // What follows from a whole batch, once: acknowledgments, writes to sockets.
+      while (this.#depth === 1 && this.#after.length > 0) for (const each of this.#after.splice(0)) each();
     } finally {
       this.#depth--;
     }
     if (this.#depth === 0) for (const { port } of this.#ports.values()) port.flush();
+  }
+
+  #afterTurn(run: () => void): void {
+    this.#after.push(run);
+    if (this.#depth === 0) this.#turn(() => {});
   }
 
   #leaseGranted(port: FramePort, lease: Lease): void {

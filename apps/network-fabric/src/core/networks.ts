@@ -1,11 +1,11 @@
-import type { Frame } from "@polyvisor/contracts/network";
+import type { Flow, Frame } from "@polyvisor/contracts/network";
 import type { Clock } from "@polyvisor/service-kit";
 import type { Lease } from "./dhcp-server.ts";
 import type { DnsUpstream } from "./dns-forwarder.ts";
 import type { FramePort } from "./frame-port.ts";
 import { Gateway, type GatewaySettings } from "./gateway.ts";
 import { L2Switch } from "./l2-switch.ts";
-import type { NatBackendFactory } from "./nat-backend.ts";
+import type { HostNetwork } from "./nat/host-network.ts";
 import type { NetworkSpec } from "./network-spec.ts";
 
 /** What ports are attached to. */
@@ -17,6 +17,8 @@ export interface AttachedNetwork {
   /** A frame from a port's guest. */
   receive(port: FramePort, frame: Frame): void;
   leases(): Lease[];
+  /** NAT mappings of a machine's ports; of all when the name is empty. */
+  flows(machine: string): Flow[];
   /** Counters of what stands behind one port. */
   counters(port: FramePort): Record<string, number>;
   close(): void;
@@ -27,9 +29,11 @@ export interface NetworkSurroundings {
   readonly dns: DnsUpstream;
   readonly dnsTimeoutMs: number;
   readonly leaseSeconds: number;
-  readonly nat: NatBackendFactory;
+  readonly host: HostNetwork;
   /** Runs what delivers frames outside a port's own message, so that they are sent afterwards. */
   turn(run: () => void): void;
+  /** Calls `run` once when the batch of frames that is coming in is over. */
+  afterTurn(run: () => void): void;
   leaseGranted(port: FramePort, lease: Lease): void;
 }
 
@@ -60,6 +64,9 @@ export class InternalNetwork implements AttachedNetwork {
   leases(): Lease[] {
     return [];
   }
+  flows(): Flow[] {
+    return [];
+  }
   counters(): Record<string, number> {
     return {};
   }
@@ -82,7 +89,7 @@ export class NatNetwork implements AttachedNetwork {
   attach(port: FramePort): void {
     const { leaseGranted, turn } = this.#around;
     const environment = { ...this.#around, leaseGranted: (lease: Lease) => leaseGranted(port, lease) };
-    const settings = gatewaySettings(this.spec, this.#around.leaseSeconds, { dhcp: true, dns: true, nat: true });
+    const settings = gatewaySettings(this.spec, this.#around.leaseSeconds, { dhcp: true, dns: true, nat: true, host: true });
     this.#gateways.set(port, new Gateway(settings, environment, (frame) => turn(() => port.deliver(frame))));
   }
   detach(port: FramePort): void {
@@ -94,6 +101,10 @@ export class NatNetwork implements AttachedNetwork {
   }
   leases(): Lease[] {
     return [...this.#gateways.values()].flatMap((gateway) => gateway.leases());
+  }
+  flows(machine: string): Flow[] {
+    const wanted = [...this.#gateways].filter(([port]) => !machine || port.info.machine === machine);
+    return wanted.flatMap(([port, gateway]) => gateway.flows(() => port.info.id));
   }
   counters(port: FramePort): Record<string, number> {
     return this.#gateways.get(port)?.counters ?? {};

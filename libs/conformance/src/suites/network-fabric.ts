@@ -322,7 +322,6 @@ export const NETWORK_SUITE: Suite = {
         const machine = environment.unique("machine");
         await fails(service.publish({ machine, protocol: "tcp", bind: "", hostPort: 1, guestPort: 1, port: "", guestAddress: "", autoCorrect: false }), "unimplemented");
         await fails(service.unpublish({ id: "x" }), "unimplemented");
-        await fails(service.listFlows({ machine }), "unimplemented");
         const capture = service.capture({ network: "nat", port: "" });
         const end = new Promise<ContractError | undefined>((resolve) => capture.onClose(resolve));
         assert.equal((await environment.within(5000, end, "the end of the stream"))?.condition, "unimplemented");
