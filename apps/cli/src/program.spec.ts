@@ -42,8 +42,6 @@ describe("hv", () => {
       "mediate ls",
       "mediate rm",
       "hv stats",
-      "hv gdb",
-      "hv set",
       "hv conform",
       "stack up",
       "stack down",

@@ -4,7 +4,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { dirname, join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { promisify } from "node:util";
-import { nodeInflateRaw, nodeUnzstdPrefix, nodeZstd } from "./node-compression.ts";
+import { nodeZstd } from "./node-zstd.ts";
 import { StorageError, type File, type Files, type Lock, type Storage } from "../core/files.ts";
 
 // Callback functions on descriptors: half the time of FileHandle's for the 4 KiB operations of a disk.
@@ -31,8 +31,6 @@ export async function nodeStorage(root: string): Promise<Storage> {
       return { update: (data) => void hash.update(data), hex: () => hash.digest("hex") };
     },
     zstd: nodeZstd,
-    inflateRaw: nodeInflateRaw,
-    unzstdPrefix: nodeUnzstdPrefix,
     uniqueName: () => `${process.pid}-${randomUUID()}`,
   };
 }
@@ -111,7 +109,7 @@ export class NodeFiles implements Files {
       database = new DatabaseSync(join(this.#root, path), { timeout: waitMs });
       database.exec("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=MEMORY; BEGIN EXCLUSIVE");
       const held = database;
-      return { release: async () => void (held.isOpen && held.close()) };
+      return { release: async () => held.close() };
     } catch (error) {
       database?.close();
       if (/database is locked|SQLITE_BUSY/.test(String(error))) return undefined;

@@ -35,7 +35,7 @@ export async function readBlob(blobs: BlobStore, request: ReadBlobRequest, out: 
   }
 }
 
-export function drained(out: Sink<never>): Promise<void> {
+function drained(out: Sink<unknown>): Promise<void> {
   return new Promise((resolve) => {
     out.onDrain(resolve);
     out.onClose(() => resolve());

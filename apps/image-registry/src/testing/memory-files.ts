@@ -1,6 +1,6 @@
 import { StorageError, type File, type Files, type Lock, type Storage } from "../core/files.ts";
 import { createHash } from "node:crypto";
-import { nodeInflateRaw, nodeUnzstdPrefix, nodeZstd } from "../adapters/node-compression.ts";
+import { nodeZstd } from "../adapters/node-zstd.ts";
 
 const BLOCK = 512;
 
@@ -21,8 +21,6 @@ export class MemoryFiles implements Files {
   /** Called before every write and sync; throws to make it fail. */
   beforeWrite: (path: string) => void = () => {};
   beforeSync: (path: string) => void = () => {};
-  /** Called before every change of the directory and every write; throws to stop there. */
-  beforeChange: (path: string) => void = () => {};
 
   /** Power is lost: every sector that was not synced keeps its old or its new content, as `choose` says. */
   crash(choose: () => boolean): void {
@@ -44,7 +42,6 @@ export class MemoryFiles implements Files {
     await Promise.resolve();
     let node = this.nodes.get(path);
     if (mode === "create") {
-      this.beforeChange(path);
       if (node) throw new StorageError("exists", path);
       node = { cache: new Uint8Array(0), durable: new Uint8Array(0) };
       this.nodes.set(path, node);
@@ -53,7 +50,6 @@ export class MemoryFiles implements Files {
     return new MemoryFile(this, path, node);
   }
   async rename(from: string, to: string): Promise<void> {
-    this.beforeChange(to);
     for (const [path, node] of [...this.nodes]) {
       if (path !== from && !path.startsWith(`${from}/`)) continue;
       this.nodes.delete(path);
@@ -61,7 +57,6 @@ export class MemoryFiles implements Files {
     }
   }
   async remove(path: string): Promise<void> {
-    this.beforeChange(path);
     for (const name of [...this.nodes.keys()]) if (name === path || name.startsWith(`${path}/`)) this.nodes.delete(name);
   }
   async list(path: string): Promise<string[]> {
@@ -96,7 +91,6 @@ class MemoryFile implements File {
   async write(position: number, data: Uint8Array): Promise<void> {
     const copy = data.slice();
     await Promise.resolve();
-    this.#files.beforeChange(this.#path);
     this.#files.beforeWrite(this.#path);
     if (position + copy.length > this.#node.cache.length) await this.truncate(position + copy.length);
     this.#node.cache.set(copy, position);
@@ -113,9 +107,7 @@ class MemoryFile implements File {
     this.#node.durable = now;
   }
   async allocatedBytes(): Promise<number> {
-    let blocks = 0;
-    for (let at = 0; at < this.#node.cache.length; at += BLOCK) if (this.#node.cache.subarray(at, at + BLOCK).some((byte) => byte !== 0)) blocks++;
-    return blocks * BLOCK;
+    return this.#node.cache.length;
   }
   async close(): Promise<void> {}
 }
@@ -129,8 +121,6 @@ export function memoryStorage(files = new MemoryFiles()): Storage & { files: Mem
       return { update: (data) => void hash.update(data), hex: () => hash.digest("hex") };
     },
     zstd: nodeZstd,
-    inflateRaw: nodeInflateRaw,
-    unzstdPrefix: nodeUnzstdPrefix,
     uniqueName: () => `t${++names}`,
   };
 }
