@@ -36,6 +36,8 @@ describe("hv", () => {
       "box ls",
       "box build",
       "box rm",
+      "registry show",
+      "registry gc",
       "hv services",
       "hv trace",
       "mediate add",

@@ -7,6 +7,7 @@ import { addExecCommand } from "./commands/exec.ts";
 import { addMachineCommands } from "./commands/machine.ts";
 import { addMediateCommands } from "./commands/mediate.ts";
 import { addRunCommand } from "./commands/run.ts";
+import { addRegistryCommands } from "./commands/registry.ts";
 import { addServicesCommand } from "./commands/services.ts";
 import { addStackCommands } from "./commands/stack.ts";
 import { addStatsCommand } from "./commands/stats.ts";
@@ -42,6 +43,7 @@ Everything lies under $HV_HOME (default ~/.polyvisor).`,
   addExecCommand(program, cli);
   addMachineCommands(program, cli);
   addBoxCommands(program, cli);
+  addRegistryCommands(program, cli);
   addServicesCommand(program, cli);
   addTraceCommand(program, cli);
   addMediateCommands(program, cli);

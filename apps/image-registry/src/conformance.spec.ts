@@ -16,4 +16,4 @@ testConformance(IMAGE_SUITE, async () => {
       rmSync(root, { recursive: true, force: true });
     },
   };
-});
+}, { features: ["garbage-at-once"] });

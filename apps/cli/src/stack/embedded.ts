@@ -49,7 +49,7 @@ export async function start(home: Home, paths: StackPaths, log: Logger): Promise
   const network = localPort(NETWORK);
   const images = localPort(IMAGE);
   try {
-    const registry = started(await imageRegistry.createService({ root: home.registry }, {}, contextOf("image-registry")));
+    const registry = started(await imageRegistry.createService(parseConfig(imageRegistry.CONFIG, ["--state-dir", home.registry]), {}, contextOf("image-registry")));
     images.bind(host("image-registry").attach(registry));
 
     const fabric = started(await networkFabric.createService({ ...networkFabric.DEFAULT_CONFIG, stateDir: paths.state }, {}, contextOf("network-fabric")));

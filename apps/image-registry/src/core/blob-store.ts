@@ -1,6 +1,9 @@
 import { ContractError } from "@polyvisor/contracts";
 import { isZero, sha256Of } from "@polyvisor/image-spec";
+import { LocalBlobFiles, type BlobFiles } from "./blob-files.ts";
 import { StorageError, type File, type Hash, type Storage } from "./files.ts";
+
+export { blobPath } from "./blob-files.ts";
 
 /**
  * Content-addressed files: blobs/sha256/<2 hex>/<64 hex>. A blob is written to tmp/, hashed on the way, synced and
@@ -8,14 +11,50 @@ import { StorageError, type File, type Hash, type Storage } from "./files.ts";
  * root: two that write one blob rename the same bytes to the same name.
  */
 export class BlobStore {
+  readonly files: BlobFiles;
+  readonly maxBytes: number;
   readonly #storage: Storage;
-  readonly #maxBytes: number;
+  readonly #held = new Map<string, number>();
+  readonly #removing = new Map<string, Promise<void>>();
   /** Blobs whose bytes this process has hashed: written, or verified, since it started. */
   readonly #verified = new Set<string>();
 
   constructor(storage: Storage, limits: { maxBytes: number }) {
     this.#storage = storage;
-    this.#maxBytes = limits.maxBytes;
+    this.files = storage.blobFiles ?? new LocalBlobFiles(storage.files);
+    this.maxBytes = limits.maxBytes;
+  }
+
+  /** Runs something that stores a blob and only then says who needs it: garbage collection leaves the blob alone meanwhile. */
+  async hold<T>(digest: string, run: () => Promise<T>): Promise<T> {
+    this.#held.set(digest, (this.#held.get(digest) ?? 0) + 1);
+    try {
+      await this.#removing.get(digest);
+      return await run();
+    } finally {
+      const left = this.#held.get(digest)! - 1;
+      if (left > 0) this.#held.set(digest, left);
+      else this.#held.delete(digest);
+    }
+  }
+  /** Takes in a finished scratch file whose bytes have been hashed to `digest`; it is synced here. */
+  adopt(file: File, scratch: string, digest: string): Promise<void> {
+    return this.hold(digest, async () => {
+      await file.sync();
+      await file.close();
+      await this.files.adopt(scratch, digest);
+      this.#verified.add(digest);
+    });
+  }
+
+  /** Removes a blob that `needed` says nobody needs, unless somebody holds it. Who comes to hold it meanwhile waits. */
+  async removeGarbage(digest: string, needed: (digest: string) => boolean): Promise<boolean> {
+    if (this.#held.has(digest) || needed(digest)) return false;
+    this.#verified.delete(digest);
+    const removing = this.files.remove(digest).finally(() => this.#removing.delete(digest));
+    this.#removing.set(digest, removing.catch(() => {}));
+    await removing;
+    return true;
   }
 
   async stat(digest: string): Promise<number | undefined> {
@@ -76,17 +115,17 @@ export class BlobStore {
   async quarantine(digest: string): Promise<ContractError> {
     this.#verified.delete(digest);
     const aside = `corrupt/${sha256Of(digest)}-${this.#storage.uniqueName()}`;
-    await this.#storage.files.rename(blobPath(digest), aside).catch(() => {});
+    await this.files.quarantine(digest, aside);
     return new ContractError("corrupt", `blob ${digest}: its bytes no longer have this digest (the disk damaged them); moved to ${aside}. Write the blob again`);
   }
 
   /** `expected` empty: whatever the digest turns out to be. `size` 0: not known. */
   async create(expected: { digest: string; size: number }): Promise<BlobWriter> {
     if (expected.digest !== "") sha256Of(expected.digest);
-    if (expected.size > this.#maxBytes) throw this.#tooLarge(expected.size);
+    if (expected.size > this.maxBytes) throw this.#tooLarge(expected.size);
     const scratch = `tmp/${this.#storage.uniqueName()}`;
     const file = await this.#storage.files.open(scratch, "create");
-    return new BlobWriter({ storage: this.#storage, file, scratch, expected, maxBytes: this.#maxBytes, onCommit: (digest) => this.#verified.add(digest) });
+    return new BlobWriter({ storage: this.#storage, file, scratch, expected, maxBytes: this.maxBytes, adopt: (digest) => this.adopt(file, scratch, digest) });
   }
 
   /** A blob from memory. Answers its digest. */
@@ -102,22 +141,17 @@ export class BlobStore {
   }
 
   #tooLarge(bytes: number): ContractError {
-    return new ContractError("exhausted", `a blob of ${bytes} bytes: this store takes at most ${this.#maxBytes} (option maxBlobBytes)`);
+    return new ContractError("exhausted", `a blob of ${bytes} bytes: this store takes at most ${this.maxBytes} (option maxBlobBytes)`);
   }
 
   async #openFile(digest: string): Promise<File | undefined> {
     try {
-      return await this.#storage.files.open(blobPath(digest), "read");
+      return await this.files.open(digest);
     } catch (error) {
       if (error instanceof StorageError && error.problem === "not-found") return undefined;
       throw error;
     }
   }
-}
-
-export function blobPath(digest: string): string {
-  const hex = sha256Of(digest);
-  return `blobs/sha256/${hex.slice(0, 2)}/${hex}`;
 }
 
 const ZERO_PIECE = 64 * 1024;
@@ -129,18 +163,18 @@ export class BlobWriter {
   readonly #scratch: string;
   readonly #expected: { readonly digest: string; readonly size: number };
   readonly #maxBytes: number;
-  readonly #onCommit: (digest: string) => void;
+  readonly #adopt: (digest: string) => Promise<void>;
   readonly #hash: Hash;
   #bytes = 0;
   #ended = false;
 
-  constructor(parts: { storage: Storage; file: File; scratch: string; expected: { digest: string; size: number }; maxBytes: number; onCommit: (digest: string) => void }) {
+  constructor(parts: { storage: Storage; file: File; scratch: string; expected: { digest: string; size: number }; maxBytes: number; adopt: (digest: string) => Promise<void> }) {
     this.#storage = parts.storage;
     this.#file = parts.file;
     this.#scratch = parts.scratch;
     this.#expected = parts.expected;
     this.#maxBytes = parts.maxBytes;
-    this.#onCommit = parts.onCommit;
+    this.#adopt = parts.adopt;
     this.#hash = parts.storage.newHash();
   }
 
@@ -166,16 +200,8 @@ export class BlobWriter {
     if (size > 0 && size !== this.#bytes) throw new ContractError("invalid", `the blob ended after ${this.#bytes} bytes; its first message announced ${size}`);
     if (wanted !== "" && wanted !== digest) throw new ContractError("corrupt", `the blob's bytes have digest ${digest}, expected ${wanted}; send it again`);
     await this.#file.truncate(this.#bytes);
-    await this.#file.sync();
-    await this.#file.close();
+    await this.#adopt(digest);
     this.#ended = true;
-    try {
-      await this.#storage.files.rename(this.#scratch, blobPath(digest));
-      this.#onCommit(digest);
-    } catch (error) {
-      await this.#storage.files.remove(this.#scratch).catch(() => {});
-      throw error;
-    }
     return { digest, bytes: this.#bytes };
   }
 

@@ -1,35 +1,29 @@
 import { ContractError } from "@polyvisor/contracts";
 import { Box, Descriptor, type BoxConfig } from "@polyvisor/contracts/image";
 import {
-  BOX_CONFIG_TYPE, BOX_LAYER_TYPES, BOX_LAYERS, checkName, DISK_TYPES, checkTag, MANIFEST_LIMIT_BYTES, parseReference, readBoxDefaults, readBoxManifest,
-  readJson, sha256Of, writeBoxDefaults, writeBoxManifest, type BoxDefaults, type BoxLayer, type OciDescriptor,
+  BOX_ARTIFACT_TYPE, BOX_CONFIG_TYPE, BOX_LAYER_TYPES, BOX_LAYERS, checkName, DISK_TYPES, checkTag, MANIFEST_LIMIT_BYTES, MEDIA_TYPES, parseReference,
+  readBoxDefaults, readBoxManifest, readManifestView, sha256Of, writeBoxDefaults, writeBoxManifest, type BoxDefaults, type BoxLayer, type OciDescriptor,
 } from "@polyvisor/image-spec";
 import type { BlobStore } from "./blob-store.ts";
 import type { ChunkSource } from "./chunk-source.ts";
-import { decodeName, encodeName, readSmallFile, writeAtomically, type Storage } from "./files.ts";
-
-/** tags/<name>/<tag>: which manifest a tag names. */
-interface TagRecord {
-  readonly digest: string;
-  readonly taggedUnixMs: number;
-}
+import type { Catalogue, TagRecord } from "./distribution/catalogue.ts";
 
 const CREATED = "org.opencontainers.image.created"; // image-spec, annotations.md
 /** Dates end here (ECMAScript, "Time Values and Time Range"). */
 const MAX_UNIX_MS = 8_640_000_000_000_000n;
-const TAG_LIMIT_BYTES = 4096;
+const EVERY = 1_000_000;
 /** What `name` without a tag means if it is there; else the tag that was set last. */
 const DEFAULT_TAG = "latest";
 
-/** Boxes: manifests are blobs, tags are one small file each, replaced atomically. */
+/** Boxes: artifacts in the repository of their name, which any OCI client can pull. */
 export class BoxStore {
-  readonly #storage: Storage;
+  readonly #catalogue: Catalogue;
   readonly #blobs: BlobStore;
   readonly #chunks: ChunkSource;
   readonly #now: () => number;
 
-  constructor(storage: Storage, blobs: BlobStore, chunks: ChunkSource, now: () => number) {
-    this.#storage = storage;
+  constructor(catalogue: Catalogue, blobs: BlobStore, chunks: ChunkSource, now: () => number) {
+    this.#catalogue = catalogue;
     this.#blobs = blobs;
     this.#chunks = chunks;
     this.#now = now;
@@ -55,19 +49,27 @@ export class BoxStore {
     const annotations: Record<string, string> = {};
     if (box.createdUnixMs > MAX_UNIX_MS) throw new ContractError("invalid", `putBox ${box.name}: createdUnixMs is ${box.createdUnixMs}, expected milliseconds since 1970`);
     if (box.createdUnixMs > 0n) annotations[CREATED] = new Date(Number(box.createdUnixMs)).toISOString();
-    const digest = await this.#blobs.put(writeBoxManifest({ config, layers, annotations, ...(diskParts ? { diskParts: diskParts.diskParts } : {}) }));
-    // A damaged tag is healed by putting its box again.
-    const before = await this.#readTag(box.name, tag).catch(() => undefined);
-    if (before?.digest === digest) return { digest, changed: false };
-    const record: TagRecord = { digest, taggedUnixMs: this.#now() };
-    await writeAtomically(this.#storage, tagPath(box.name, tag), new TextEncoder().encode(JSON.stringify(record)));
-    return { digest, changed: true };
+    const manifest = writeBoxManifest({ config, layers, annotations, ...(diskParts ? { diskParts: diskParts.diskParts } : {}) });
+    const digest = await this.#blobs.put(manifest);
+    const { blobs } = readManifestView(manifest);
+    const nowMs = this.#now();
+    const changed = await this.#catalogue.write((to) => {
+      for (const blob of blobs) to.putBlob(box.name, blob.digest, blob.size, nowMs);
+      const record = {
+        digest, mediaType: MEDIA_TYPES.manifest, bytes: manifest.length, depth: 0, subject: undefined, artifactType: BOX_ARTIFACT_TYPE, annotations, pushedUnixMs: nowMs,
+      };
+      to.putManifest(box.name, record, blobs.map((blob) => blob.digest));
+      if (to.read.tag(box.name, tag)?.digest === digest) return false;
+      to.putTag(box.name, { tag, digest, taggedUnixMs: nowMs });
+      return true;
+    });
+    return { digest, changed };
   }
 
   async resolve(text: string): Promise<Box> {
     const reference = parseReference(text);
     if (reference.digest !== undefined) return this.#load(reference.name, reference.tag ?? "", { digest: reference.digest, taggedUnixMs: 0 });
-    const tags = await this.#tags(reference.name);
+    const tags = this.#tags(reference.name);
     const wanted = reference.tag ?? (tags.has(DEFAULT_TAG) ? DEFAULT_TAG : newest(tags));
     const record = wanted === undefined ? undefined : tags.get(wanted);
     if (wanted === undefined || !record) {
@@ -80,13 +82,11 @@ export class BoxStore {
   /** Every tag of every box, sorted; damaged ones are left out and reported to `onDamaged`. */
   async list(onDamaged: (name: string, error: unknown) => void): Promise<Box[]> {
     const boxes: Box[] = [];
-    for (const component of await this.#storage.files.list("tags")) {
-      const name = decodeName(component);
-      for (const tagComponent of await this.#storage.files.list(`tags/${component}`)) {
-        const tag = decodeName(tagComponent);
+    for (const name of this.#catalogue.repositories("", EVERY)) {
+      for (const { tag, ...record } of this.#catalogue.tags(name, "", EVERY)) {
+        if (this.#catalogue.manifest(name, record.digest)?.artifactType !== BOX_ARTIFACT_TYPE) continue; // a container image, say
         try {
-          const record = await this.#readTag(checkName(name), tag);
-          if (record) boxes.push(await this.#load(name, tag, record));
+          boxes.push(await this.#load(name, tag, record));
         } catch (error) {
           onDamaged(`${name}:${tag}`, error);
         }
@@ -99,12 +99,19 @@ export class BoxStore {
   async delete(text: string): Promise<void> {
     const { name, tag, digest } = parseReference(text);
     if (digest !== undefined) throw new ContractError("invalid", `deleteBox ${text}: name a tag, or the name alone for all its tags`);
-    const tags = await this.#tags(name);
+    const tags = this.#tags(name);
     if (tag === undefined ? tags.size === 0 : !tags.has(tag)) throw new ContractError("not-found", `there is no box ${text}`);
-    await this.#storage.files.remove(tag === undefined ? `tags/${encodeName(name)}` : tagPath(name, tag));
+    await this.#catalogue.write((to) => {
+      for (const [each, { digest: manifest }] of tags) {
+        if (tag !== undefined && each !== tag) continue;
+        to.deleteTag(name, each);
+        // A box without a tag is nobody's: its manifest goes with the last one, and its blobs are garbage then.
+        if (!to.read.tags(name, "", EVERY).some((other) => other.digest === manifest)) to.deleteManifest(name, manifest);
+      }
+    });
   }
 
-  async #load(name: string, tag: string, record: TagRecord): Promise<Box> {
+  async #load(name: string, tag: string, record: Tagged): Promise<Box> {
     const manifest = readBoxManifest(await this.#blobs.readSmall(record.digest, MANIFEST_LIMIT_BYTES));
     const defaults = readBoxDefaults(await this.#blobs.readSmall(manifest.config.digest, MANIFEST_LIMIT_BYTES));
     const created = manifest.annotations[CREATED];
@@ -147,34 +154,16 @@ export class BoxStore {
     return { diskParts: [...diskParts.slice(0, -1), index], diskBytes: stack.diskBytes };
   }
 
-  async #tags(name: string): Promise<Map<string, TagRecord>> {
-    const tags = new Map<string, TagRecord>();
-    for (const component of await this.#storage.files.list(`tags/${encodeName(checkName(name))}`)) {
-      const tag = decodeName(component);
-      const record = await this.#readTag(name, tag);
-      if (record) tags.set(tag, record);
-    }
-    return tags;
-  }
-
-  async #readTag(name: string, tag: string): Promise<TagRecord | undefined> {
-    const bytes = await readSmallFile(this.#storage.files, tagPath(name, tag), TAG_LIMIT_BYTES);
-    if (!bytes) return undefined;
-    try {
-      const record = readJson(bytes, "tag") as TagRecord;
-      sha256Of(record.digest, "tag.digest");
-      return record;
-    } catch (cause) {
-      throw new ContractError("corrupt", `the tag ${name}:${tag} is damaged; put the box again`, { cause });
-    }
+  #tags(name: string): Map<string, Tagged> {
+    return new Map(this.#catalogue.tags(checkName(name), "", EVERY).map(({ tag, ...record }) => [tag, record]));
   }
 }
 
-const tagPath = (name: string, tag: string): string => `tags/${encodeName(name)}/${encodeName(tag)}`;
+type Tagged = Pick<TagRecord, "digest" | "taggedUnixMs">;
 
-function newest(tags: ReadonlyMap<string, TagRecord>): string | undefined {
+function newest(tags: ReadonlyMap<string, Tagged>): string | undefined {
   let best: string | undefined;
-  for (const [tag, record] of tags) if (best === undefined || record.taggedUnixMs > (tags.get(best) as TagRecord).taggedUnixMs) best = tag;
+  for (const [tag, record] of tags) if (best === undefined || record.taggedUnixMs > (tags.get(best) as Tagged).taggedUnixMs) best = tag;
   return best;
 }
 

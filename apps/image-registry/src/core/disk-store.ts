@@ -97,6 +97,20 @@ export class DiskStore {
     return disks;
   }
 
+  /** Every blob that some disk needs. Throws where a disk is damaged and cannot say. */
+  async blobsInUse(): Promise<Set<string>> {
+    const needed = new Set<string>();
+    for (const component of await this.#storage.files.list("disks")) {
+      const record = await this.#record(decodeName(component));
+      if (!record || record.baseDigest === "") continue;
+      needed.add(record.baseDigest);
+      if (!isChunked(record.baseMediaType ?? "", record.id)) continue;
+      const top = { digest: record.baseDigest, bytes: 0 };
+      for (const { digest } of await this.#chunks.parts(top)) needed.add(digest);
+    }
+    return needed;
+  }
+
   /** Opens a disk for one user. "conflict" while somebody, here or in another process, has it open. */
   async open(id: string, readOnly: boolean): Promise<OpenDisk> {
     checkId(id);

@@ -1,3 +1,6 @@
+import type { BlobFiles } from "./blob-files.ts";
+import type { Catalogue } from "./distribution/catalogue.ts";
+
 /**
  * What the core needs of a filesystem, below one root. Paths use "/" and never leave the root.
  * adapters/node-files.ts is the real one; testing/memory-files.ts loses what was not synced, on request.
@@ -9,6 +12,8 @@ export interface Files {
   rename(from: string, to: string): Promise<void>;
   /** Removes a file or a whole directory, durably; nothing happens when it is not there. */
   remove(path: string): Promise<void>;
+  /** Undefined when it is not there. `changedUnixMs`: when its bytes or its name last changed. */
+  stat(path: string): Promise<{ bytes: number; changedUnixMs: number } | undefined>;
   /** Names in a directory, sorted; none when it is not there or no directory. */
   list(path: string): Promise<string[]>;
   /** Takes a lock that ends with the process, whichever way that ends. Undefined: somebody still has it after `waitMs`. */
@@ -20,6 +25,8 @@ export interface File {
   /** Fills `target` from `position`; what lies past the end reads as zero. */
   read(position: number, target: Uint8Array): Promise<void>;
   write(position: number, data: Uint8Array): Promise<void>;
+  /** Several pieces, one after another, in one operation. */
+  writeAll(position: number, pieces: readonly Uint8Array[]): Promise<void>;
   /** Sets the length; a longer file grows by a hole. */
   truncate(bytes: number): Promise<void>;
   /** Everything written before is durable when this resolves. */
@@ -66,6 +73,12 @@ export interface Storage {
   readonly zstd: Zstd;
   /** A name that no other process uses. */
   readonly uniqueName: () => string;
+  /** Where whole blobs are; default: blobs/ of `files`. */
+  readonly blobFiles?: BlobFiles;
+  /** Where that is, for people. */
+  readonly description: string;
+  /** Which repository has what. */
+  readonly catalogue: Catalogue;
 }
 
 /** Any string as one path component, the same on filesystems that ignore case. */

@@ -1,27 +1,53 @@
 import { ContractError, type Implementation } from "@polyvisor/contracts";
 import type { IMAGE } from "@polyvisor/contracts/image";
+import { sha256Of } from "@polyvisor/image-spec";
 import type { ServiceContext } from "@polyvisor/service-kit";
 import { readBlob, writeBlob } from "./blob-streams.ts";
 import { serveBlocks } from "./block-stream.ts";
 import type { DiskStore } from "./disk-store.ts";
 import { contractError, inContract } from "./errors.ts";
+import { Distribution } from "./distribution/distribution.ts";
+import type { QuotaLimits } from "./distribution/quota.ts";
 import type { Storage } from "./files.ts";
+import { collectGarbage } from "./garbage.ts";
 import { createStores } from "./stores.ts";
 
 const SERVICE = "image-registry";
 
-/** The contract over the three stores. ResizeDisk, CloneDisk, CommitDisk and CollectGarbage are left out: unimplemented. */
+export interface ImageLimits {
+  readonly maxBlobBytes: number;
+  readonly quotas?: QuotaLimits;
+}
+
+/** The contract over the stores, and the OCI distribution API over the same. */
 export class ImageService {
   readonly implementation: Implementation<typeof IMAGE.definition>;
+  readonly distribution: Distribution;
+  /** URL of the distribution API; the composition root sets it when it is served. */
+  url = "";
   readonly #disks: DiskStore;
+  readonly #storage: Storage;
 
-  constructor(storage: Storage, limits: { maxBlobBytes: number }, context: ServiceContext) {
+  constructor(storage: Storage, limits: ImageLimits, context: ServiceContext) {
     const { events, log, clock } = context;
     const { blobs, boxes, disks } = createStores(storage, { maxBlobBytes: limits.maxBlobBytes, now: () => clock.now() });
     this.#disks = disks;
+    this.#storage = storage;
     const fact = (name: string, data: Record<string, unknown>, machine = "-"): void => events.publish({ machine, service: SERVICE, fact: name, data });
     /** "web/disk0" is machine web's. */
     const machineOfDisk = (id: string): string => (id.includes("/") ? (id.split("/")[0] as string) : "-");
+    this.distribution = new Distribution({
+      storage,
+      blobs,
+      quotas: limits.quotas ?? { totalBytes: 0, repositoryBytes: 0 },
+      now: () => clock.now(),
+      events: {
+        pushed: (data) => fact("manifest-pushed", { ...data }),
+        deleted: (data) => fact("content-deleted", { ...data }),
+        stored: (data) => fact("blob-stored", { ...data }),
+      },
+    });
+    const { catalogue } = storage;
 
     this.implementation = {
       statBlob: ({ digest }) =>
@@ -67,6 +93,28 @@ export class ImageService {
         inContract("listDisks", async () => ({
           disks: await disks.list((id, error) => log.warn({ disk: id, error: contractError("listDisks", error).message }, "disk is damaged and not listed")),
         })),
+      collectGarbage: ({ graceMs, untagged, dryRun }) =>
+        inContract("collectGarbage", async () => {
+          const parts = { catalogue, blobs, uploads: this.distribution.uploads, now: () => clock.now(), roots: () => disks.blobsInUse() };
+          const found = await collectGarbage(parts, { graceMs: graceMs === undefined ? undefined : Number(graceMs), untagged, dryRun });
+          if (!dryRun) fact("garbage-collected", { ...found });
+          return { bytes: BigInt(found.bytes), blobs: BigInt(found.blobs), manifests: BigInt(found.manifests), uploads: BigInt(found.uploads) };
+        }),
+      describeRegistry: () =>
+        inContract("describeRegistry", async () => ({
+          url: this.url,
+          blobBytes: BigInt(catalogue.usedBytes()),
+          repositories: catalogue.usage().map(({ name, tags, bytes }) => ({ name, tags: BigInt(tags), bytes: BigInt(bytes) })),
+          uploads: BigInt(catalogue.garbage.uploads().length),
+          storage: storage.description,
+        })),
+      setPins: ({ owner, digests }) =>
+        inContract("setPins", async () => {
+          if (owner === "" || owner.length > 300) throw new ContractError("invalid", `setPins: the owner's name has ${owner.length} characters, expected 1 to 300`);
+          for (const digest of digests) sha256Of(digest, "setPins: digest");
+          await catalogue.write((to) => to.setPins(owner, digests));
+          return {};
+        }),
       blocks: (channel) =>
         serveBlocks(disks, channel, {
           failed: (disk, operation, error) => log.warn({ disk, operation, error: contractError(operation, error).message }, "block operation failed"),
@@ -79,7 +127,9 @@ export class ImageService {
   }
 
   /** Closes every open disk, flushed. */
-  close(): Promise<void> {
-    return this.#disks.close();
+  async close(): Promise<void> {
+    await this.distribution.uploads.close();
+    await this.#disks.close();
+    this.#storage.catalogue.close();
   }
 }

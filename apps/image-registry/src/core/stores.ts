@@ -15,5 +15,5 @@ export interface Stores {
 export function createStores(storage: Storage, options: { maxBlobBytes: number; now?: () => number }): Stores {
   const blobs = new BlobStore(storage, { maxBytes: options.maxBlobBytes });
   const chunks = new ChunkSource({ blobs, ranges: storedRanges(blobs), newHash: storage.newHash, zstd: storage.zstd });
-  return { blobs, chunks, boxes: new BoxStore(storage, blobs, chunks, options.now ?? (() => 0)), disks: new DiskStore(storage, blobs, chunks) };
+  return { blobs, chunks, boxes: new BoxStore(storage.catalogue, blobs, chunks, options.now ?? (() => 0)), disks: new DiskStore(storage, blobs, chunks) };
 }

@@ -1,6 +1,7 @@
 import { StorageError, type File, type Files, type Lock, type Storage } from "../core/files.ts";
 import { createHash } from "node:crypto";
 import { nodeZstd } from "../adapters/node-zstd.ts";
+import { SqliteCatalogue } from "../adapters/sqlite-catalogue.ts";
 
 const BLOCK = 512;
 
@@ -59,6 +60,10 @@ export class MemoryFiles implements Files {
   async remove(path: string): Promise<void> {
     for (const name of [...this.nodes.keys()]) if (name === path || name.startsWith(`${path}/`)) this.nodes.delete(name);
   }
+  async stat(path: string): Promise<{ bytes: number; changedUnixMs: number } | undefined> {
+    const node = this.nodes.get(path);
+    return node && { bytes: node.cache.length, changedUnixMs: 0 };
+  }
   async list(path: string): Promise<string[]> {
     const inside = [...this.nodes.keys()].filter((name) => name.startsWith(`${path}/`)).map((name) => name.slice(path.length + 1).split("/")[0] as string);
     return [...new Set(inside)].sort();
@@ -95,6 +100,13 @@ class MemoryFile implements File {
     if (position + copy.length > this.#node.cache.length) await this.truncate(position + copy.length);
     this.#node.cache.set(copy, position);
   }
+  async writeAll(position: number, pieces: readonly Uint8Array[]): Promise<void> {
+    let at = position;
+    for (const piece of pieces) {
+      await this.write(at, piece);
+      at += piece.length;
+    }
+  }
   async truncate(bytes: number): Promise<void> {
     const cache = new Uint8Array(bytes);
     cache.set(this.#node.cache.subarray(0, bytes));
@@ -122,5 +134,7 @@ export function memoryStorage(files = new MemoryFiles()): Storage & { files: Mem
     },
     zstd: nodeZstd,
     uniqueName: () => `t${++names}`,
+    description: "memory",
+    catalogue: new SqliteCatalogue(":memory:"),
   };
 }

@@ -454,7 +454,6 @@ const expected = Uint8Array.from({ length: 9 * SECTOR }, (_, i) => expectedAfter
       await refused(port.resizeDisk({ id: "x", bytes: 512n }), "unimplemented");
       await refused(port.cloneDisk({ id: "x", newId: "y" }), "unimplemented");
       await refused(port.commitDisk({ id: "x" }), "unimplemented");
-      await refused(port.collectGarbage({}), "unimplemented");
     },
   },
 ];
@@ -466,4 +465,59 @@ function expectedAfterOverlap(s: number): number {
   return value;
 }
 
-export const IMAGE_SUITE: ConformanceSuite<typeof IMAGE.definition> = { contract: IMAGE, cases: [...BLOBS, ...BOXES, ...DISKS] };
+const REGISTRY: ConformanceCase<typeof IMAGE.definition>[] = [
+  {
+    requirement: "IMG-30",
+    title: "garbage collected with the usual grace, or dry → a blob that was just written stays",
+    async run(port, environment) {
+      const { digest } = await store(port, environment, content(environment.unique("blob"), 1024));
+      await port.collectGarbage({ untagged: false, dryRun: false });
+      await port.collectGarbage({ graceMs: 0n, untagged: true, dryRun: true });
+      assert.equal((await port.statBlob({ digest })).bytes, 1024n);
+    },
+  },
+  {
+    requirement: "IMG-30",
+    title: "garbage collected at once → a blob that nothing names is gone; those of boxes, disks and pins stay until they go",
+    needs: ["garbage-at-once"],
+    async run(port, environment) {
+      const blob = async (): Promise<string> => (await store(port, environment, content(environment.unique("blob"), 1000))).digest;
+      const [nobodys, boxed, based, pinned] = [await blob(), await blob(), await blob(), await blob()];
+      const [name, id, owner] = [environment.unique("box"), environment.unique("disk"), environment.unique("machine")];
+      await port.putBox({ box: Box.fromPartial({ name, tag: "1", kernel: { digest: boxed } }) });
+      await port.createDisk({ disk: Disk.fromPartial({ id, bytes: 1024n, baseDigest: based }) });
+      await port.setPins({ owner, digests: [pinned] });
+      const collect = (): Promise<unknown> => port.collectGarbage({ graceMs: 0n, untagged: false, dryRun: false });
+      const there = async (...digests: string[]): Promise<boolean[]> => Promise.all(digests.map((digest) => port.statBlob({ digest }).then(() => true, () => false)));
+      await collect();
+      assert.deepEqual(await there(nobodys, boxed, based, pinned), [false, true, true, true]);
+      await port.deleteBox({ reference: name });
+      await port.deleteDisk({ id });
+      await port.setPins({ owner, digests: [] });
+      await collect();
+      assert.deepEqual(await there(boxed, based, pinned), [false, false, false]);
+    },
+  },
+  {
+    requirement: "IMG-31",
+    title: "pins with a malformed digest, or of nobody → invalid",
+    async run(port) {
+      await refused(port.setPins({ owner: "m", digests: ["sha256:x"] }), "invalid");
+      await refused(port.setPins({ owner: "", digests: [] }), "invalid");
+    },
+  },
+  {
+    requirement: "IMG-32",
+    title: "a box that was put → described as a repository with its tag and its blobs' bytes",
+    async run(port, environment) {
+      const name = environment.unique("box");
+      const { digest } = await store(port, environment, content(environment.unique("blob"), 2048));
+      await port.putBox({ box: Box.fromPartial({ name, tag: "1", kernel: { digest } }) });
+      const found = (await port.describeRegistry({})).repositories.find((each) => each.name === name);
+      assert.equal(found?.tags, 1n);
+      assert.ok(found.bytes >= 2048n);
+    },
+  },
+];
+
+export const IMAGE_SUITE: ConformanceSuite<typeof IMAGE.definition> = { contract: IMAGE, cases: [...BLOBS, ...BOXES, ...DISKS, ...REGISTRY] };

@@ -308,10 +308,51 @@ export interface CommitDiskResponse {
 }
 
 export interface CollectGarbageRequest {
+  /** younger things stay: a push may be on its way; absent = an hour (uploads: a day) */
+  graceMs?:
+    | bigint
+    | undefined;
+  /** manifests that no tag, index or subject leads to are garbage, too */
+  untagged: boolean;
+  /** only count */
+  dryRun: boolean;
 }
 
 export interface CollectGarbageResponse {
   bytes: bigint;
+  blobs: bigint;
+  manifests: bigint;
+  uploads: bigint;
+}
+
+export interface DescribeRegistryRequest {
+}
+
+export interface DescribeRegistryResponse {
+  /** of the OCI distribution API; empty: not served */
+  url: string;
+  /** of all different blobs that repositories have */
+  blobBytes: bigint;
+  repositories: RepositoryUsage[];
+  /** begun and not ended */
+  uploads: bigint;
+  /** where blobs are */
+  storage: string;
+}
+
+export interface RepositoryUsage {
+  name: string;
+  tags: bigint;
+  bytes: bigint;
+}
+
+/** What an owner outside the registry (a machine) needs of it: kept by garbage collection until the owner says otherwise. */
+export interface SetPinsRequest {
+  owner: string;
+  digests: string[];
+}
+
+export interface SetPinsResponse {
 }
 
 function createBaseStatBlobRequest(): StatBlobRequest {
@@ -3822,11 +3863,23 @@ export const CommitDiskResponse: MessageFns<CommitDiskResponse> = {
 };
 
 function createBaseCollectGarbageRequest(): CollectGarbageRequest {
-  return {};
+  return { graceMs: undefined, untagged: false, dryRun: false };
 }
 
 export const CollectGarbageRequest: MessageFns<CollectGarbageRequest> = {
-  encode(_: CollectGarbageRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+  encode(message: CollectGarbageRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.graceMs !== undefined) {
+      if (BigInt.asUintN(64, message.graceMs) !== message.graceMs) {
+        throw new globalThis.Error("value provided for field message.graceMs of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.graceMs);
+    }
+    if (message.untagged !== false) {
+      writer.uint32(16).bool(message.untagged);
+    }
+    if (message.dryRun !== false) {
+      writer.uint32(24).bool(message.dryRun);
+    }
     return writer;
   },
 
@@ -3843,6 +3896,30 @@ export const CollectGarbageRequest: MessageFns<CollectGarbageRequest> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.graceMs = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.untagged = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3855,26 +3932,50 @@ export const CollectGarbageRequest: MessageFns<CollectGarbageRequest> = {
     }
   },
 
-  fromJSON(_: any): CollectGarbageRequest {
-    return {};
+  fromJSON(object: any): CollectGarbageRequest {
+    return {
+      graceMs: isSet(object.graceMs)
+        ? BigInt(object.graceMs)
+        : isSet(object.grace_ms)
+        ? BigInt(object.grace_ms)
+        : undefined,
+      untagged: isSet(object.untagged) ? globalThis.Boolean(object.untagged) : false,
+      dryRun: isSet(object.dryRun)
+        ? globalThis.Boolean(object.dryRun)
+        : isSet(object.dry_run)
+        ? globalThis.Boolean(object.dry_run)
+        : false,
+    };
   },
 
-  toJSON(_: CollectGarbageRequest): unknown {
+  toJSON(message: CollectGarbageRequest): unknown {
     const obj: any = {};
+    if (message.graceMs !== undefined) {
+      obj.graceMs = message.graceMs.toString();
+    }
+    if (message.untagged !== false) {
+      obj.untagged = message.untagged;
+    }
+    if (message.dryRun !== false) {
+      obj.dryRun = message.dryRun;
+    }
     return obj;
   },
 
   create(base?: DeepPartial<CollectGarbageRequest>): CollectGarbageRequest {
     return CollectGarbageRequest.fromPartial(base ?? {});
   },
-  fromPartial(_: DeepPartial<CollectGarbageRequest>): CollectGarbageRequest {
+  fromPartial(object: DeepPartial<CollectGarbageRequest>): CollectGarbageRequest {
     const message = createBaseCollectGarbageRequest();
+    message.graceMs = (object.graceMs !== undefined && object.graceMs !== null) ? BigInt(object.graceMs) : undefined;
+    message.untagged = object.untagged ?? false;
+    message.dryRun = object.dryRun ?? false;
     return message;
   },
 };
 
 function createBaseCollectGarbageResponse(): CollectGarbageResponse {
-  return { bytes: 0n };
+  return { bytes: 0n, blobs: 0n, manifests: 0n, uploads: 0n };
 }
 
 export const CollectGarbageResponse: MessageFns<CollectGarbageResponse> = {
@@ -3884,6 +3985,24 @@ export const CollectGarbageResponse: MessageFns<CollectGarbageResponse> = {
         throw new globalThis.Error("value provided for field message.bytes of type uint64 too large");
       }
       writer.uint32(8).uint64(message.bytes);
+    }
+    if (message.blobs !== 0n) {
+      if (BigInt.asUintN(64, message.blobs) !== message.blobs) {
+        throw new globalThis.Error("value provided for field message.blobs of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.blobs);
+    }
+    if (message.manifests !== 0n) {
+      if (BigInt.asUintN(64, message.manifests) !== message.manifests) {
+        throw new globalThis.Error("value provided for field message.manifests of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.manifests);
+    }
+    if (message.uploads !== 0n) {
+      if (BigInt.asUintN(64, message.uploads) !== message.uploads) {
+        throw new globalThis.Error("value provided for field message.uploads of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.uploads);
     }
     return writer;
   },
@@ -3909,6 +4028,30 @@ export const CollectGarbageResponse: MessageFns<CollectGarbageResponse> = {
             message.bytes = reader.uint64() as bigint;
             continue;
           }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.blobs = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.manifests = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.uploads = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3922,13 +4065,27 @@ export const CollectGarbageResponse: MessageFns<CollectGarbageResponse> = {
   },
 
   fromJSON(object: any): CollectGarbageResponse {
-    return { bytes: isSet(object.bytes) ? BigInt(object.bytes) : 0n };
+    return {
+      bytes: isSet(object.bytes) ? BigInt(object.bytes) : 0n,
+      blobs: isSet(object.blobs) ? BigInt(object.blobs) : 0n,
+      manifests: isSet(object.manifests) ? BigInt(object.manifests) : 0n,
+      uploads: isSet(object.uploads) ? BigInt(object.uploads) : 0n,
+    };
   },
 
   toJSON(message: CollectGarbageResponse): unknown {
     const obj: any = {};
     if (message.bytes !== 0n) {
       obj.bytes = message.bytes.toString();
+    }
+    if (message.blobs !== 0n) {
+      obj.blobs = message.blobs.toString();
+    }
+    if (message.manifests !== 0n) {
+      obj.manifests = message.manifests.toString();
+    }
+    if (message.uploads !== 0n) {
+      obj.uploads = message.uploads.toString();
     }
     return obj;
   },
@@ -3939,6 +4096,450 @@ export const CollectGarbageResponse: MessageFns<CollectGarbageResponse> = {
   fromPartial(object: DeepPartial<CollectGarbageResponse>): CollectGarbageResponse {
     const message = createBaseCollectGarbageResponse();
     message.bytes = (object.bytes !== undefined && object.bytes !== null) ? BigInt(object.bytes) : 0n;
+    message.blobs = (object.blobs !== undefined && object.blobs !== null) ? BigInt(object.blobs) : 0n;
+    message.manifests = (object.manifests !== undefined && object.manifests !== null) ? BigInt(object.manifests) : 0n;
+    message.uploads = (object.uploads !== undefined && object.uploads !== null) ? BigInt(object.uploads) : 0n;
+    return message;
+  },
+};
+
+function createBaseDescribeRegistryRequest(): DescribeRegistryRequest {
+  return {};
+}
+
+export const DescribeRegistryRequest: MessageFns<DescribeRegistryRequest> = {
+  encode(_: DescribeRegistryRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DescribeRegistryRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDescribeRegistryRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): DescribeRegistryRequest {
+    return {};
+  },
+
+  toJSON(_: DescribeRegistryRequest): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<DescribeRegistryRequest>): DescribeRegistryRequest {
+    return DescribeRegistryRequest.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<DescribeRegistryRequest>): DescribeRegistryRequest {
+    const message = createBaseDescribeRegistryRequest();
+    return message;
+  },
+};
+
+function createBaseDescribeRegistryResponse(): DescribeRegistryResponse {
+  return { url: "", blobBytes: 0n, repositories: [], uploads: 0n, storage: "" };
+}
+
+export const DescribeRegistryResponse: MessageFns<DescribeRegistryResponse> = {
+  encode(message: DescribeRegistryResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.url !== "") {
+      writer.uint32(10).string(message.url);
+    }
+    if (message.blobBytes !== 0n) {
+      if (BigInt.asUintN(64, message.blobBytes) !== message.blobBytes) {
+        throw new globalThis.Error("value provided for field message.blobBytes of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.blobBytes);
+    }
+    for (const v of message.repositories) {
+      RepositoryUsage.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.uploads !== 0n) {
+      if (BigInt.asUintN(64, message.uploads) !== message.uploads) {
+        throw new globalThis.Error("value provided for field message.uploads of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.uploads);
+    }
+    if (message.storage !== "") {
+      writer.uint32(42).string(message.storage);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DescribeRegistryResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDescribeRegistryResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.url = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.blobBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.repositories.push(RepositoryUsage.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.uploads = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.storage = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DescribeRegistryResponse {
+    return {
+      url: isSet(object.url) ? globalThis.String(object.url) : "",
+      blobBytes: isSet(object.blobBytes)
+        ? BigInt(object.blobBytes)
+        : isSet(object.blob_bytes)
+        ? BigInt(object.blob_bytes)
+        : 0n,
+      repositories: globalThis.Array.isArray(object?.repositories)
+        ? object.repositories.map((e: any) => RepositoryUsage.fromJSON(e))
+        : [],
+      uploads: isSet(object.uploads) ? BigInt(object.uploads) : 0n,
+      storage: isSet(object.storage) ? globalThis.String(object.storage) : "",
+    };
+  },
+
+  toJSON(message: DescribeRegistryResponse): unknown {
+    const obj: any = {};
+    if (message.url !== "") {
+      obj.url = message.url;
+    }
+    if (message.blobBytes !== 0n) {
+      obj.blobBytes = message.blobBytes.toString();
+    }
+    if (message.repositories?.length) {
+      obj.repositories = message.repositories.map((e) => RepositoryUsage.toJSON(e));
+    }
+    if (message.uploads !== 0n) {
+      obj.uploads = message.uploads.toString();
+    }
+    if (message.storage !== "") {
+      obj.storage = message.storage;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DescribeRegistryResponse>): DescribeRegistryResponse {
+    return DescribeRegistryResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DescribeRegistryResponse>): DescribeRegistryResponse {
+    const message = createBaseDescribeRegistryResponse();
+    message.url = object.url ?? "";
+    message.blobBytes = (object.blobBytes !== undefined && object.blobBytes !== null) ? BigInt(object.blobBytes) : 0n;
+    message.repositories = object.repositories?.map((e) => RepositoryUsage.fromPartial(e)) || [];
+    message.uploads = (object.uploads !== undefined && object.uploads !== null) ? BigInt(object.uploads) : 0n;
+    message.storage = object.storage ?? "";
+    return message;
+  },
+};
+
+function createBaseRepositoryUsage(): RepositoryUsage {
+  return { name: "", tags: 0n, bytes: 0n };
+}
+
+export const RepositoryUsage: MessageFns<RepositoryUsage> = {
+  encode(message: RepositoryUsage, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.tags !== 0n) {
+      if (BigInt.asUintN(64, message.tags) !== message.tags) {
+        throw new globalThis.Error("value provided for field message.tags of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.tags);
+    }
+    if (message.bytes !== 0n) {
+      if (BigInt.asUintN(64, message.bytes) !== message.bytes) {
+        throw new globalThis.Error("value provided for field message.bytes of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.bytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RepositoryUsage {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRepositoryUsage();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.tags = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.bytes = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RepositoryUsage {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      tags: isSet(object.tags) ? BigInt(object.tags) : 0n,
+      bytes: isSet(object.bytes) ? BigInt(object.bytes) : 0n,
+    };
+  },
+
+  toJSON(message: RepositoryUsage): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.tags !== 0n) {
+      obj.tags = message.tags.toString();
+    }
+    if (message.bytes !== 0n) {
+      obj.bytes = message.bytes.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RepositoryUsage>): RepositoryUsage {
+    return RepositoryUsage.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RepositoryUsage>): RepositoryUsage {
+    const message = createBaseRepositoryUsage();
+    message.name = object.name ?? "";
+    message.tags = (object.tags !== undefined && object.tags !== null) ? BigInt(object.tags) : 0n;
+    message.bytes = (object.bytes !== undefined && object.bytes !== null) ? BigInt(object.bytes) : 0n;
+    return message;
+  },
+};
+
+function createBaseSetPinsRequest(): SetPinsRequest {
+  return { owner: "", digests: [] };
+}
+
+export const SetPinsRequest: MessageFns<SetPinsRequest> = {
+  encode(message: SetPinsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.owner !== "") {
+      writer.uint32(10).string(message.owner);
+    }
+    for (const v of message.digests) {
+      writer.uint32(18).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetPinsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetPinsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.owner = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.digests.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetPinsRequest {
+    return {
+      owner: isSet(object.owner) ? globalThis.String(object.owner) : "",
+      digests: globalThis.Array.isArray(object?.digests) ? object.digests.map((e: any) => globalThis.String(e)) : [],
+    };
+  },
+
+  toJSON(message: SetPinsRequest): unknown {
+    const obj: any = {};
+    if (message.owner !== "") {
+      obj.owner = message.owner;
+    }
+    if (message.digests?.length) {
+      obj.digests = message.digests;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetPinsRequest>): SetPinsRequest {
+    return SetPinsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetPinsRequest>): SetPinsRequest {
+    const message = createBaseSetPinsRequest();
+    message.owner = object.owner ?? "";
+    message.digests = object.digests?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseSetPinsResponse(): SetPinsResponse {
+  return {};
+}
+
+export const SetPinsResponse: MessageFns<SetPinsResponse> = {
+  encode(_: SetPinsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetPinsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetPinsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): SetPinsResponse {
+    return {};
+  },
+
+  toJSON(_: SetPinsResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetPinsResponse>): SetPinsResponse {
+    return SetPinsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<SetPinsResponse>): SetPinsResponse {
+    const message = createBaseSetPinsResponse();
     return message;
   },
 };
@@ -4088,6 +4689,26 @@ export const ImageServiceService = {
       Buffer.from(CollectGarbageResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CollectGarbageResponse => CollectGarbageResponse.decode(value),
   },
+  describeRegistry: {
+    path: "/polyvisor.image.v1.ImageService/DescribeRegistry" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: DescribeRegistryRequest): Buffer =>
+      Buffer.from(DescribeRegistryRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DescribeRegistryRequest => DescribeRegistryRequest.decode(value),
+    responseSerialize: (value: DescribeRegistryResponse): Buffer =>
+      Buffer.from(DescribeRegistryResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DescribeRegistryResponse => DescribeRegistryResponse.decode(value),
+  },
+  setPins: {
+    path: "/polyvisor.image.v1.ImageService/SetPins" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetPinsRequest): Buffer => Buffer.from(SetPinsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetPinsRequest => SetPinsRequest.decode(value),
+    responseSerialize: (value: SetPinsResponse): Buffer => Buffer.from(SetPinsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SetPinsResponse => SetPinsResponse.decode(value),
+  },
 } as const;
 
 export interface ImageServiceServer extends UntypedServiceImplementation {
@@ -4111,6 +4732,8 @@ export interface ImageServiceServer extends UntypedServiceImplementation {
   cloneDisk: handleUnaryCall<CloneDiskRequest, CloneDiskResponse>;
   commitDisk: handleUnaryCall<CommitDiskRequest, CommitDiskResponse>;
   collectGarbage: handleUnaryCall<CollectGarbageRequest, CollectGarbageResponse>;
+  describeRegistry: handleUnaryCall<DescribeRegistryRequest, DescribeRegistryResponse>;
+  setPins: handleUnaryCall<SetPinsRequest, SetPinsResponse>;
 }
 
 export interface ImageServiceClient extends Client {
@@ -4313,6 +4936,36 @@ export interface ImageServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CollectGarbageResponse) => void,
+  ): ClientUnaryCall;
+  describeRegistry(
+    request: DescribeRegistryRequest,
+    callback: (error: ServiceError | null, response: DescribeRegistryResponse) => void,
+  ): ClientUnaryCall;
+  describeRegistry(
+    request: DescribeRegistryRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: DescribeRegistryResponse) => void,
+  ): ClientUnaryCall;
+  describeRegistry(
+    request: DescribeRegistryRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: DescribeRegistryResponse) => void,
+  ): ClientUnaryCall;
+  setPins(
+    request: SetPinsRequest,
+    callback: (error: ServiceError | null, response: SetPinsResponse) => void,
+  ): ClientUnaryCall;
+  setPins(
+    request: SetPinsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SetPinsResponse) => void,
+  ): ClientUnaryCall;
+  setPins(
+    request: SetPinsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SetPinsResponse) => void,
   ): ClientUnaryCall;
 }
 

@@ -1,0 +1,3 @@
+export * from "./docker-registry.ts";
+export * from "./run.ts";
+export type { DistributionCase, Step } from "./steps.ts";
