@@ -9,6 +9,7 @@ import { addMediateCommands } from "./commands/mediate.ts";
 import { addRunCommand } from "./commands/run.ts";
 import { addRegistryCommands } from "./commands/registry.ts";
 import { addServicesCommand } from "./commands/services.ts";
+import { addSshCommands } from "./commands/ssh.ts";
 import { addStackCommands } from "./commands/stack.ts";
 import { addStatsCommand } from "./commands/stats.ts";
 import { addTraceCommand } from "./commands/trace.ts";
@@ -41,6 +42,7 @@ Everything lies under $HV_HOME (default ~/.polyvisor).`,
   addRunCommand(program, cli);
   addConsoleCommand(program, cli);
   addExecCommand(program, cli);
+  addSshCommands(program, cli);
   addMachineCommands(program, cli);
   addBoxCommands(program, cli);
   addRegistryCommands(program, cli);

@@ -1,0 +1,45 @@
+/** debian/13: built from Debian's packages, booted with systemd on our machine, entered by ssh. */
+import { spawnSync } from "node:child_process";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Hv } from "./hv.ts";
+
+const missing = ["apt-get", "dpkg-deb"].filter((tool) => spawnSync("which", [tool]).status !== 0);
+if (missing.length > 0) console.log(`debian/13 is not built and booted: this machine has no ${missing.join(", ")}`);
+const hasSsh = spawnSync("which", ["ssh", "ssh-keygen"]).status === 0;
+if (!hasSsh) console.log("hv ssh is not tried: this machine has no ssh");
+
+describe.skipIf(missing.length > 0)("debian/13", () => {
+  const hv = new Hv();
+  beforeAll(async () => {
+    await hv.ok("up", "d13", "--box", "debian/13");
+  }, 600_000);
+  afterAll(() => hv.close());
+
+  it("boots with systemd to a login prompt; no unit failed", async () => {
+    const { stdout } = await hv.sh("d13", "for i in $(seq 100); do systemctl is-active -q serial-getty@ttyS0 && break; sleep 0.2; done; cat /proc/1/comm; systemctl --failed --no-legend");
+    expect(stdout).toBe("systemd\n");
+    const { stdout: console_ } = await hv.run(["console", "d13"]);
+    expect(console_).toMatch(/Debian GNU\/Linux 13 d13 ttyS0[^]*d13 login: /);
+  });
+  it("dpkg and apt find everything in order: every package's files as they were shipped", async () => {
+    const { stdout, stderr } = await hv.sh("d13", "dpkg --audit; dpkg --verify base-files coreutils systemd openssh-server | grep -v /usr/share/; apt-get -qq check; dpkg --configure -a; dpkg -l | grep -c ^ii");
+    expect(stderr).toBe("");
+    expect(Number(stdout)).toBeGreaterThan(120);
+  });
+  it("its filesystem has grown to its disk, its network is configured, its user may sudo, its clock and its name are right", async () => {
+    const { stdout } = await hv.sh(
+      "d13",
+      "df -k / | awk 'NR==2 { print ($2 > 3800000) }'; for i in $(seq 50); do grep -q nameserver /etc/resolv.conf 2>/dev/null && break; sleep 0.2; done; ip -4 -br a show eth0; cat /etc/resolv.conf; su debian -c 'sudo -n id -u'; hostname; stat -c '%a %U:%G' /usr/bin/sudo /etc/shadow",
+    );
+    expect(stdout).toMatch(/^1\neth0 +UP +10\.0\.2\.15\/24[^]*nameserver 10\.0\.2\.3\n0\nd13\n4755 root:root\n640 root:shadow\n$/);
+  });
+  it.skipIf(!hasSsh)("hv ssh: a real sshd, this user's key, the command's exit status", async () => {
+    const { stdout, status, stderr } = await hv.run(["ssh", "d13", "--", "id -un; sudo -n cat /etc/machine-id | wc -c; exit 7"]);
+    expect({ stdout, status, stderr }).toEqual({ stdout: "debian\n33\n", status: 7, stderr: "" });
+    expect((await hv.run(["ssh", "d13", "--user", "nobody-here"])).stderr).toMatch(/has no user "nobody-here"; name one with --user/);
+    expect(await hv.ok("ssh-config", "d13")).toMatch(/^Host d13\n[^]*ProxyCommand .*sshd -i/);
+  });
+  it("halt ends it cleanly", async () => {
+    expect(await hv.json<{ state: string }>("halt", "d13")).toMatchObject({ state: "halted" });
+  });
+}, 300_000);
