@@ -90,6 +90,8 @@ const TOOLS: readonly { program: string; debian: string; for: string }[] = [
   { program: "docker-registry", debian: "docker-registry", for: "our OCI client and conformance suite against another registry" },
   { program: "skopeo", debian: "skopeo", for: "a real client against our registry" },
   { program: "modprobe", debian: "kmod", for: "judging the module tables of boxes" },
+  { program: "gdb-multiarch", debian: "gdb-multiarch", for: "debugging a guest with GDB" },
+  { program: "qemu-img", debian: "qemu-utils", for: "checking exported disks, making disks to import" },
   { program: "mkfs.ext4", debian: "e2fsprogs", for: "the guest's disk" },
 ];
 

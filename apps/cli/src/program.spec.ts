@@ -44,6 +44,8 @@ describe("hv", () => {
       "mediate ls",
       "mediate rm",
       "hv stats",
+      "hv gdb",
+      "hv set",
       "hv conform",
       "stack up",
       "stack down",

@@ -1,11 +1,12 @@
 import fc from "fast-check";
-import { Network, NetworkMode, Port, type FrameBatch } from "@polyvisor/contracts/network";
+import { NetworkMode, type FrameBatch } from "@polyvisor/contracts/network";
 import { channelPair } from "@polyvisor/contracts";
 import { manualClock, testContext } from "@polyvisor/testkit";
 import * as wire from "@polyvisor/wire";
 import { ARP_REQUEST, DNS_QUERY_OFFLOADED, fromHex, PING_REQUEST, TCP_SYN_OFFLOADED, toHex, UDHCPC_DISCOVER } from "@polyvisor/wire/golden";
 import { describe, expect, it } from "vitest";
 import { createService, DEFAULT_CONFIG, type DnsUpstream } from "./index.ts";
+import { FakeHost } from "./testing/fake-host.ts";
 
 const { DHCP_MESSAGE, DHCP_OPTION, ETHERTYPE, IP_PROTOCOL } = wire;
 const ip = (text: string) => wire.parseIpv4(text)!;
@@ -14,14 +15,14 @@ const GUEST_MAC = wire.parseMac("52:54:00:12:34:56")!;
 const ROUTER_MAC = wire.parseMac("52:55:0a:00:02:02")!;
 
 /** A NIC on the network `nat`, with time and DNS in the test's hands. */
-async function start({ dns, mtu = 0, spoof = "" }: { dns?: DnsUpstream; mtu?: number; spoof?: string } = {}) {
+async function start({ dns, mtu = 0 }: { dns?: DnsUpstream; mtu?: number } = {}) {
   const clock = manualClock();
   const context = { ...testContext(), clock };
-  const service = await createService(DEFAULT_CONFIG, { dns: dns ?? { query: () => new Promise(() => {}) } }, context);
+  const host = new FakeHost();
+  const service = await createService(DEFAULT_CONFIG, { host, dns: dns ?? { query: () => new Promise(() => {}) } }, context);
   const { createNetwork, createPort, frames, listLeases, readNetworkStats } = service.implementation;
-  const network = mtu || spoof ? "other" : "nat";
-  if (network !== "nat") await createNetwork!({ network: Network.fromPartial({ name: network, mode: NetworkMode.NAT, mtu, spoof }) });
-  await createPort!({ port: Port.fromPartial({ id: "web/net0", machine: "web", network, mac: "52:54:00:12:34:56", linkUp: true }) });
+  if (mtu) await createNetwork!({ network: { name: "big", mode: NetworkMode.NAT, subnet: "", gateway: "", dns: "", mtu } });
+  await createPort!({ port: { id: "web/net0", machine: "web", network: mtu ? "big" : "nat", mac: "52:54:00:12:34:56", linkUp: true } });
   const [nic, fabricEnd] = channelPair<FrameBatch, FrameBatch>();
   frames!(fabricEnd);
   let received: Uint8Array[] = [];
@@ -35,8 +36,8 @@ async function start({ dns, mtu = 0, spoof = "" }: { dns?: DnsUpstream; mtu?: nu
   };
   const sendIp = (fields: Parameters<typeof wire.ipv4Datagram>[0]) => send(inFrame(fields));
   const leases = async () => (await listLeases!({ network: "" })).leases;
-  const counter = async (name: string) => (await readNetworkStats!({ machine: "web", network: "" })).counters.get(`web/net0.${name}`);
-  return { ...service, clock, facts: context.facts, send, sendIp, leases, counter, received: () => received };
+  const counter = async (name: string) => (await readNetworkStats!({ machine: "web" })).counters.get(`web/net0.${name}`);
+  return { ...service, host, clock, facts: context.facts, send, sendIp, leases, counter, received: () => received };
 }
 function inFrame(fields: Parameters<typeof wire.ipv4Datagram>[0], source = GUEST_MAC): Uint8Array {
   const payload = wire.emitIpv4(wire.ipv4Datagram(fields));
@@ -141,14 +142,14 @@ describe("DHCP, as udhcpc speaks it", () => {
     expect(dhcpOf(frame).yourAddress).toBe(0);
   });
   it("another server's offer taken → silence, and the address is free again", async () => {
-    const { send } = await start({ spoof: "allow" });
+    const { send } = await start();
     send(fromHex(UDHCPC_DISCOVER));
     const other = wire.dhcpU32(DHCP_OPTION.SERVER_IDENTIFIER, ip("10.0.2.77"));
     expect(send(dhcpFrame(DHCP_MESSAGE.REQUEST, [requested("10.0.2.15"), other]))).toEqual([]);
     expect(dhcpOf(send(dhcpFrame(DHCP_MESSAGE.DISCOVER, [], {}, 0x525400000001))[0]).yourAddress).toBe(GUEST);
   });
   it("RELEASE frees the lease; DECLINE keeps the address away for a while; a second client gets another", async () => {
-    const { send, leases, clock } = await start({ spoof: "allow" });
+    const { send, leases, clock } = await start();
     const take = (mac: number) => {
       const { yourAddress } = dhcpOf(send(dhcpFrame(DHCP_MESSAGE.DISCOVER, [], {}, mac))[0]);
       send(dhcpFrame(DHCP_MESSAGE.REQUEST, [wire.dhcpU32(DHCP_OPTION.REQUESTED_ADDRESS, yourAddress), SERVER], {}, mac));
@@ -170,7 +171,7 @@ describe("DHCP, as udhcpc speaks it", () => {
     expect(addressIn(ack, DHCP_OPTION.ROUTER)).toBe("10.0.2.2");
   });
   it("a guest that invents clients → addresses run out, then silence; nothing grows", async () => {
-    const { send } = await start({ spoof: "allow" });
+    const { send } = await start();
     let offers = 0;
     for (let mac = 1; mac < 400; mac++) offers += send(dhcpFrame(DHCP_MESSAGE.DISCOVER, [], {}, mac)).length;
     expect(offers).toBe(240);
@@ -188,19 +189,21 @@ describe("ICMP", () => {
     expect(wire.parseIcmp(packet.payload)).toMatchObject({ type: 0, rest: 0x44d80000, payload: echo.subarray(8) });
     expect(packetOf(sendIp({ source: GUEST, destination: ip("10.0.2.3"), protocol: 1, payload: echo })[0]).source).toBe(ip("10.0.2.3"));
   });
-  it("UDP to the world → unreachable, administratively (RFC 1812, 5.2.7.1); to a closed port of ours → port unreachable", async () => {
+  it("unreachable: echo beyond a host that may not send it → 13; DNS address, other port → 3; nobody in the subnet → 1; no such network → 0", async () => {
     const { sendIp } = await start();
     const payload = (to: number) => wire.emitUdp({ sourcePort: 5000, destinationPort: 123, payload: Uint8Array.of(1) }, { source: GUEST, destination: to });
+    const echo = packetOf(fromHex(PING_REQUEST)).payload;
     const codeFor = (text: string) => {
       const destination = ip(text);
-      const packet = packetOf(sendIp({ source: GUEST, destination, protocol: IP_PROTOCOL.UDP, payload: payload(destination) })[0]);
+      const icmp = text === "192.0.2.1";
+      const packet = packetOf(sendIp({ source: GUEST, destination, protocol: icmp ? 1 : 17, payload: icmp ? echo : payload(destination) })[0]);
       expect(packet.destination).toBe(GUEST);
       const error = wire.parseIcmp(packet.payload)!;
       expect(error.type).toBe(3);
       expect(wire.parseIpv4Packet(error.payload)).toMatchObject({ source: GUEST, destination });
       return error.code;
     };
-    expect([codeFor("192.0.2.1"), codeFor("10.0.2.2"), codeFor("10.0.2.3"), codeFor("10.0.2.77")]).toEqual([13, 3, 3, 1]);
+    expect(["192.0.2.1", "10.0.2.3", "10.0.2.77", "127.0.0.1", "0.1.2.3", "240.0.0.1"].map(codeFor)).toEqual([13, 3, 1, 0, 0, 0]);
   });
   it("never about broadcasts, multicasts, fragments, foreign or our own source addresses (RFC 1122, 3.2.2)", async () => {
     const { sendIp } = await start();
@@ -210,7 +213,7 @@ describe("ICMP", () => {
       { destination: ip("10.0.2.255") },
       { destination: ip("224.0.0.251") },
       { flags: 1 },
-      { fragmentOffset: 8 },
+      { flags: 0, fragmentOffset: 8 },
       { source: ip("1.2.3.4") },
       { source: ip("10.0.2.2") },
       { source: 0 },
@@ -221,10 +224,13 @@ describe("ICMP", () => {
 });
 
 describe("TCP", () => {
-  it("Linux's SYN, checksum offloaded → reset, so that connect fails at once", async () => {
-    const { send } = await start();
+  it("Linux's SYN, checksum offloaded → connect to the host's loopback; refused → reset, so that connect fails at once", async () => {
+    const { send, received, host } = await start();
     const offload = { needsChecksum: true, checksumStart: 34, checksumOffset: 16, gsoType: 0, gsoSize: 0, headerLength: 0 };
-    const packet = packetOf(send(fromHex(TCP_SYN_OFFLOADED), offload)[0]);
+    expect(send(fromHex(TCP_SYN_OFFLOADED), offload)).toEqual([]);
+    expect(host.stream.to).toEqual({ address: "127.0.0.1", port: 80 });
+    host.stream.fail("refused");
+    const packet = packetOf(received()[0]);
     expect(packet).toMatchObject({ source: ip("10.0.2.2"), destination: GUEST });
     expect(wire.parseTcp(packet.payload, packet)).toMatchObject({
       sourcePort: 80,

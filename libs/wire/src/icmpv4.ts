@@ -3,7 +3,7 @@ import { internetChecksum } from "./checksum.ts";
 import { IPV4_MINIMUM_MTU, IP_PROTOCOL, emitIpv4, isFragment, type Ipv4Packet } from "./ipv4.ts";
 
 /** Types and codes (RFC 792; code 13: RFC 1812, 5.2.7.1). */
-export const ICMP_TYPE = { ECHO_REPLY: 0, UNREACHABLE: 3, ECHO_REQUEST: 8 } as const;
+export const ICMP_TYPE = { ECHO_REPLY: 0, UNREACHABLE: 3, ECHO_REQUEST: 8, TIME_EXCEEDED: 11 } as const;
 export const UNREACHABLE_CODE = { NET: 0, HOST: 1, PROTOCOL: 2, PORT: 3, FRAGMENTATION_NEEDED: 4, ADMINISTRATIVELY: 13 } as const;
 
 /** Any ICMP message (RFC 792). */
@@ -36,11 +36,17 @@ export function emitIcmp(message: IcmpMessage): Uint8Array {
  * (RFC 1812, 4.3.2.3). Undefined where RFC 1122, 3.2.2 forbids an error: about ICMP errors, and fragments other than the first.
  */
 export function unreachable(about: Ipv4Packet, code: number): IcmpMessage | undefined {
+  return errorAbout(about, ICMP_TYPE.UNREACHABLE, code);
+}
+/** "Time exceeded in transit": the packet's last hop was here. */
+export function timeExceeded(about: Ipv4Packet): IcmpMessage | undefined {
+  return errorAbout(about, ICMP_TYPE.TIME_EXCEEDED, 0);
+}
+function errorAbout(about: Ipv4Packet, type: number, code: number): IcmpMessage | undefined {
   if (about.fragmentOffset > 0) return undefined;
   if (about.protocol === IP_PROTOCOL.ICMP) {
-    const type = about.payload[0];
-    if (type !== ICMP_TYPE.ECHO_REQUEST || isFragment(about)) return undefined;
+    if (about.payload[0] !== ICMP_TYPE.ECHO_REQUEST || isFragment(about)) return undefined;
   }
   const room = IPV4_MINIMUM_MTU - 20 - 8;
-  return { type: ICMP_TYPE.UNREACHABLE, code, rest: 0, payload: emitIpv4(about).subarray(0, room) };
+  return { type, code, rest: 0, payload: emitIpv4(about).subarray(0, room) };
 }

@@ -62,19 +62,25 @@ export function parseIpv4Packet(bytes: Uint8Array): Ipv4Packet | undefined {
 export function emitIpv4(packet: Ipv4Packet): Uint8Array {
   const headerBytes = IPV4_HEADER_BYTES + packet.options.length;
   const bytes = new Uint8Array(headerBytes + packet.payload.length);
-  bytes[0] = 0x40 | (headerBytes / 4);
-  bytes[1] = packet.trafficClass;
-  writeU16(bytes, 2, bytes.length);
-  writeU16(bytes, 4, packet.identification);
-  writeU16(bytes, 6, (packet.flags << 13) | (packet.fragmentOffset / 8));
-  bytes[8] = packet.timeToLive;
-  bytes[9] = packet.protocol;
-  writeU32(bytes, 12, packet.source);
-  writeU32(bytes, 16, packet.destination);
-  bytes.set(packet.options, 20);
-  writeU16(bytes, 10, internetChecksum(bytes.subarray(0, headerBytes)));
+  writeIpv4Header(bytes, 0, packet, packet.payload.length);
   bytes.set(packet.payload, headerBytes);
   return bytes;
+}
+/** Writes header and options, with their checksum, at a place in a larger buffer. */
+export function writeIpv4Header(bytes: Uint8Array, at: number, packet: Omit<Ipv4Packet, "payload">, payloadBytes: number): void {
+  const headerBytes = IPV4_HEADER_BYTES + packet.options.length;
+  bytes[at] = 0x40 | (headerBytes / 4);
+  bytes[at + 1] = packet.trafficClass;
+  writeU16(bytes, at + 2, headerBytes + payloadBytes);
+  writeU16(bytes, at + 4, packet.identification);
+  writeU16(bytes, at + 6, (packet.flags << 13) | (packet.fragmentOffset / 8));
+  bytes[at + 8] = packet.timeToLive;
+  bytes[at + 9] = packet.protocol;
+  writeU16(bytes, at + 10, 0);
+  writeU32(bytes, at + 12, packet.source);
+  writeU32(bytes, at + 16, packet.destination);
+  if (packet.options.length > 0) bytes.set(packet.options, at + 20);
+  writeU16(bytes, at + 10, internetChecksum(bytes.subarray(at, at + headerBytes)));
 }
 
 /** Cuts a datagram without options to an MTU (RFC 791, 3.2); DF is not looked at. One that fits is answered as it is. */

@@ -22,12 +22,12 @@ export interface TcpSegment {
   readonly payload: Uint8Array;
 }
 
-/** Undefined: cut short, Data Offset out of range, or the checksum is wrong. */
-export function parseTcp(bytes: Uint8Array, { source, destination }: Ipv4Pair): TcpSegment | undefined {
+/** Undefined: cut short, Data Offset out of range, or the checksum is wrong (not looked at when `verified`). */
+export function parseTcp(bytes: Uint8Array, { source, destination }: Ipv4Pair, verified = false): TcpSegment | undefined {
   if (bytes.length < TCP_HEADER_BYTES) return undefined;
   const headerBytes = (bytes[12]! >>> 4) * 4;
   if (headerBytes < TCP_HEADER_BYTES || headerBytes > bytes.length) return undefined;
-  if (internetChecksum(bytes, pseudoHeaderSum(source, destination, IP_PROTOCOL.TCP, bytes.length)) !== 0) return undefined;
+  if (!verified && internetChecksum(bytes, pseudoHeaderSum(source, destination, IP_PROTOCOL.TCP, bytes.length)) !== 0) return undefined;
   return {
     sourcePort: readU16(bytes, 0),
     destinationPort: readU16(bytes, 2),
@@ -42,20 +42,25 @@ export function parseTcp(bytes: Uint8Array, { source, destination }: Ipv4Pair): 
 }
 
 export function emitTcp(segment: TcpSegment, { source, destination }: Ipv4Pair): Uint8Array {
-  const headerBytes = TCP_HEADER_BYTES + segment.options.length;
-  const bytes = new Uint8Array(headerBytes + segment.payload.length);
-  writeU16(bytes, 0, segment.sourcePort);
-  writeU16(bytes, 2, segment.destinationPort);
-  writeU32(bytes, 4, segment.sequence);
-  writeU32(bytes, 8, segment.acknowledgment);
-  writeU16(bytes, 12, (headerBytes << 10) | segment.flags);
-  writeU16(bytes, 14, segment.window);
-  writeU16(bytes, 18, segment.urgentPointer);
-  bytes.set(segment.options, 20);
-  bytes.set(segment.payload, headerBytes);
+  const bytes = new Uint8Array(TCP_HEADER_BYTES + segment.options.length + segment.payload.length);
+  writeTcpHeader(bytes, 0, segment);
+  bytes.set(segment.payload, TCP_HEADER_BYTES + segment.options.length);
   const sum = pseudoHeaderSum(source, destination, IP_PROTOCOL.TCP, bytes.length);
   writeU16(bytes, 16, internetChecksum(bytes, sum));
   return bytes;
+}
+/** Writes header and options at a place in a larger buffer, checksum 0. */
+export function writeTcpHeader(bytes: Uint8Array, at: number, segment: Omit<TcpSegment, "payload">): void {
+  const headerBytes = TCP_HEADER_BYTES + segment.options.length;
+  writeU16(bytes, at, segment.sourcePort);
+  writeU16(bytes, at + 2, segment.destinationPort);
+  writeU32(bytes, at + 4, segment.sequence);
+  writeU32(bytes, at + 8, segment.acknowledgment);
+  writeU16(bytes, at + 12, (headerBytes << 10) | segment.flags);
+  writeU16(bytes, at + 14, segment.window);
+  writeU16(bytes, at + 16, 0);
+  writeU16(bytes, at + 18, segment.urgentPointer);
+  if (segment.options.length > 0) bytes.set(segment.options, at + TCP_HEADER_BYTES);
 }
 
 /** What the options say (RFC 9293, 3.2; window scale and timestamps: RFC 7323; SACK: RFC 2018). */
@@ -72,6 +77,8 @@ export interface TcpOptions {
 /** Undefined: an option's length is wrong. */
 export function parseTcpOptions(bytes: Uint8Array): TcpOptions | undefined {
   const options: TcpOptions = {};
+  // What all but the first segments of a connection carry: NOP, NOP, timestamps (RFC 7323, appendix A).
+  if (bytes.length === 12 && readU32(bytes, 0) === 0x0101_080a) return { timestamps: { value: readU32(bytes, 4), echo: readU32(bytes, 8) } };
   for (let at = 0; at < bytes.length; ) {
     const kind = bytes[at]!;
     if (kind === 0) break; // End of Option List

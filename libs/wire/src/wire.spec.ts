@@ -43,6 +43,19 @@ describe("checksums", () => {
   it("the example of RFC 1071, section 3", () => {
     expect(wire.internetChecksum(fromHex("0001f203f4f5f6f7"))).toBe(~0xddf2 & 0xffff);
   });
+  it("long data, at even and odd addresses, sums as word by word", () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 300 }), fc.nat(5), fc.nat(3), (data, offset, repeat) => {
+        const bytes = new Uint8Array(offset + data.length * 400 * repeat).subarray(offset);
+        for (let i = 0; i < bytes.length; i++) bytes[i] = data[i % data.length]! | (i & 0xc1);
+        let sum = 0;
+        for (let i = 0; i < bytes.length; i += 2) sum += (bytes[i]! << 8) | (bytes[i + 1] ?? 0);
+        expect(wire.internetChecksum(bytes)).toBe(wire.finishChecksum(sum));
+      }),
+      { numRuns: 40 },
+    );
+    expect(wire.internetChecksum(new Uint8Array(200_000).fill(255))).toBe(0);
+  });
   it("one that the driver left to the device is completed to what a full computation gives (virtio 1.2, 5.1.6.2)", () => {
     for (const [hex, protocol, offset] of [[DNS_QUERY_OFFLOADED, IP_PROTOCOL.UDP, 6], [TCP_SYN_OFFLOADED, IP_PROTOCOL.TCP, 16]] as const) {
       const frame = fromHex(hex);

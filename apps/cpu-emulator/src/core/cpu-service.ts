@@ -1,6 +1,7 @@
 import { ContractError, type Implementation } from "@polyvisor/contracts";
 import { CPU, Firmware, type CreateHartsRequest } from "@polyvisor/contracts/cpu";
 import type { ServiceContext } from "@polyvisor/service-kit";
+import { serveDebug } from "./debug/debug-stream.ts";
 import { ENGINES, type EngineName } from "./hart-loop.ts";
 import type { HartHost } from "./host.ts";
 import { ISA } from "./isa-string.ts";
@@ -81,13 +82,15 @@ export class CpuService {
       await this.#machine("writeHart", machine).write(state);
       return {};
     },
+    debug: (channel) => serveDebug(channel, (machine) => this.#machine("debug", machine)),
     saveHarts: async ({ machine }) => ({ state: await this.#machine("saveHarts", machine).save() }),
     restoreHarts: async ({ machine, state }) => {
       await this.#machine("restoreHarts", machine).restore(state);
       return {};
     },
     setEngine: async ({ machine, engine }) => {
-      await this.#machine("setEngine", machine).setEngine(engineNamed("setEngine", engine));
+      const name = engineNamed("setEngine", engine); // first: also asked about machines that are stopped
+      await this.#machine("setEngine", machine).setEngine(name);
       return {};
     },
     readStats: async ({ machine: id }) => {

@@ -102,6 +102,19 @@ export interface PhysicalAccess {
   mmioWrite(physical: bigint, bytes: 1 | 2 | 4 | 8, value: bigint): boolean;
 }
 
+/**
+ * TRAP_CAUSE of an access that a debugger wants to see, given by the MMU: no exception of the guest. Engines answer TRAP
+ * for it as for a page fault, with everything as before the instruction.
+ */
+export const DEBUG_CAUSE = 64;
+
+/** What the MMU asks before it translates, while a debugger watches pages (debug/hart-debug.ts). */
+export interface PageWatch {
+  /** Stepping over a watched access: it goes through, but must not leave a TLB entry behind. */
+  readonly bypass: boolean;
+  stops(low: number, high: number, access: number): boolean;
+}
+
 /** Exception causes (privileged spec, table "mcause values after trap"). */
 export const Cause = {
   INSTRUCTION_MISALIGNED: 0, INSTRUCTION_ACCESS: 1, ILLEGAL_INSTRUCTION: 2, BREAKPOINT: 3,

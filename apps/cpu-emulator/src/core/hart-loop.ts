@@ -1,10 +1,11 @@
 import type { HartCells } from "./cells.ts";
-import { ExitReason, type Engine } from "./engine.ts";
+import type { HartDebug } from "./debug/hart-debug.ts";
+import { DEBUG_CAUSE, ExitReason, type Engine } from "./engine.ts";
 import type { GuestTime } from "./guest-time.ts";
-import { ATTENTION, REQUESTS, X } from "./hart-state.ts";
+import { ATTENTION, REQUESTS, TRAP_CAUSE, X } from "./hart-state.ts";
 import {
   DONE_SEQ, ENGINE_WANTED, EVENT_COUNTS, EVENT_NAMES, EXIT_COUNTS, HSM_ADDRESS, HSM_OPAQUE, HSM_STATE, IDLE_MS,
-  PARK_MS, Request, REQUEST_SEQ, RUN_STATE, RunState, STEP_BUDGET, WFI_COUNT, type HartMailbox,
+  PARK_MS, Request, REQUEST_SEQ, RUN_STATE, RunState, STEP_BUDGET, STEP_FLAGS, StepFlag, STOP_ADDRESS, STOP_KIND, WFI_COUNT, type HartMailbox,
 } from "./mailbox.ts";
 import { countGivenUp } from "./physical.ts";
 import type { Privileged } from "./privileged.ts";
@@ -30,6 +31,7 @@ export interface HartParts {
   readonly core: Privileged;
   readonly time: GuestTime;
   readonly mailbox: HartMailbox;
+  readonly debug: HartDebug;
   readonly engine: EngineName;
   /** Makes an engine over this hart's cells and MMU; called once per name. `engine` answers those it builds on. */
   createEngine(name: EngineName, engine: (name: EngineName) => Engine): Engine;
@@ -74,6 +76,7 @@ export class HartLoop {
       if (words[HSM_STATE >> 2] !== HartState.STARTED && !this.#started()) continue;
       counts[slices]!++;
       this.#slice(this.#engine, this.#engine.name === "reference" ? REFERENCE_SLICE : SLICE);
+      if (this.#parts.debug.hit && this.#stopForDebugger()) return this.#exit();
     }
   }
 
@@ -85,12 +88,35 @@ export class HartLoop {
     core.leave = false;
     switch (engine.run(budget)) {
       case ExitReason.TRAP:
-        core.takeTrap();
+        this.#trapped();
         break;
       case ExitReason.WFI:
         this.#sleepUntilInterrupt();
         break;
     }
+  }
+
+  /** Takes the trap that an engine left, or lets the debugger have its look. */
+  #trapped(): void {
+    if (this.#cells.i32[TRAP_CAUSE >> 2] !== DEBUG_CAUSE) return this.#core.takeTrap();
+    this.#parts.debug.pass(() => {
+      // A WFI that does not sleep is within the specification.
+      if (this.#engineNamed("reference").run(1) === ExitReason.TRAP) this.#core.takeTrap();
+    });
+  }
+
+  /** A breakpoint or watchpoint was hit: tells the host and parks. True: STOP. */
+  #stopForDebugger(): boolean {
+    this.#publishHit();
+    return this.#park();
+  }
+  #publishHit(): void {
+    const { debug, mailbox } = this.#parts;
+    if (!debug.hit) return;
+    this.#cells.u64[STOP_ADDRESS >> 3] = debug.hit.address;
+    Atomics.store(this.#cells.i32, STOP_KIND >> 2, debug.hit.kind + 1);
+    debug.hit = undefined;
+    mailbox.ring();
   }
 
   #sleepUntilInterrupt(): void {
@@ -168,9 +194,11 @@ export class HartLoop {
       Atomics.store(words, ATTENTION >> 2, 0);
       const bits = Atomics.load(words, REQUESTS >> 2);
       if (this.#serveOutsideGuest(bits)) return true;
+      if (bits & Request.PAUSE && !(bits & Request.RUN)) this.#take(Request.PAUSE); // parked already: a debugger's stop
       if (bits & (Request.RUN | Request.STEP)) {
         this.#state(RunState.RUNNING);
         this.#serveFences();
+        this.#parts.debug.load();
         this.#core.pmp.changed(); // the host may have written cells
         this.#core.translation.flushTlb();
         this.#core.translation.contextChanged();
@@ -189,6 +217,8 @@ export class HartLoop {
   /** Exact to the instruction, so always on the reference engine. Time does not pass while stepping. */
   #step(): void {
     const engine = this.#engineNamed("reference");
+    const { debug } = this.#parts;
+    const interrupts = !(this.#cells.i32[STEP_FLAGS >> 2]! & StepFlag.NO_INTERRUPTS);
     for (let left = this.#cells.u32[STEP_BUDGET >> 2]!; left > 0; left--) {
       if (this.#cells.i32[HSM_STATE >> 2] !== HartState.STARTED) {
         if (Atomics.load(this.#cells.i32, HSM_STATE >> 2) !== HartState.START_PENDING) break;
@@ -197,10 +227,12 @@ export class HartLoop {
       if (Atomics.load(this.#cells.i32, REQUESTS >> 2) & Request.STOP) break;
       const core = this.#core;
       core.refreshTimers();
-      core.takeInterrupt();
+      if (interrupts) core.takeInterrupt();
       core.leave = false;
-      if (engine.run(1) === ExitReason.TRAP) core.takeTrap();
+      if (engine.run(1) === ExitReason.TRAP) this.#trapped();
+      if (debug.hit) break;
     }
+    this.#publishHit();
     this.fenceI(); // the reference engine may have written code that the other one has decoded
   }
 

@@ -1,5 +1,6 @@
 import { HartCells, MachineCells } from "./cells.ts";
 import { Clint } from "./clint.ts";
+import { HartDebug } from "./debug/hart-debug.ts";
 import type { Engine } from "./engine.ts";
 import { GuestTime } from "./guest-time.ts";
 import { createInterpreter, type InterpreterEngine } from "./interpreter/engine.ts";
@@ -31,6 +32,8 @@ export function assembleHart(options: HartThreadOptions, surroundings: HartSurro
   const physical = new HartPhysical(ram, cells, mailbox, new Clint(harts, core, time));
   const mmu = new Mmu({ memory, cells, core, physical, ramBase: Number(ram.base), ramBytes: ram.bytes, ramOffset: ram.offset });
   core.translation = mmu;
+  const debug = new HartDebug(cells, mmu);
+  core.debugger = debug;
 
   const createEngine = (name: EngineName, engine: (name: EngineName) => Engine): Engine => {
     switch (name) {
@@ -43,7 +46,7 @@ export function assembleHart(options: HartThreadOptions, surroundings: HartSurro
         return new DynamicEngine({ cells, memory, interpreter: engine("interpreter") as InterpreterEngine, translator: surroundings.translator });
     }
   };
-  const loop = new HartLoop({ cells, core, time, mailbox, engine: options.engine, createEngine, report: (events) => surroundings.report(events) });
+  const loop = new HartLoop({ cells, core, time, mailbox, debug, engine: options.engine, createEngine, report: (events) => surroundings.report(events) });
   if (options.builtinFirmware) {
     core.supervisorCalls = supervisorCalls({
       core, harts, mailbox, memory: physical, fenceI: () => loop.fenceI(), flushTlb: () => loop.flushTlb(),

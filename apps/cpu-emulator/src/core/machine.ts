@@ -4,6 +4,10 @@ import type { DevicePort } from "@polyvisor/contracts/device";
 import type { MemoryPort, SharedMemorySource } from "@polyvisor/contracts/memory";
 import { HartCells, MachineCells } from "./cells.ts";
 import { MEIP, SEIP } from "./csr.ts";
+import { writeDebugTable } from "./debug/debug-table.ts";
+import { GdbSession } from "./debug/gdb-session.ts";
+import { takeHit } from "./debug/hart-debug.ts";
+import type { DebugTarget } from "./debug/target.ts";
 import { ExitLink } from "./exit-link.ts";
 import { GuestTime } from "./guest-time.ts";
 import { boot, ENGINES, type EngineName } from "./hart-loop.ts";
@@ -15,7 +19,7 @@ import { hartStats, type HartReport } from "./hart-stats.ts";
 import type { HartHost, HartThread } from "./host.ts";
 import { PageLease } from "./lease.ts";
 import {
-  DONE_SEQ, DOORBELL, ENGINE_WANTED, HOST_ASLEEP, HostMailbox, HSM_STATE, IDLE_MS, PARK_MS, Request, request, RUN_STATE, RunState, served, STARTED_MS, STEP_BUDGET, wake,
+  DONE_SEQ, DOORBELL, ENGINE_WANTED, HOST_ASLEEP, HostMailbox, HSM_STATE, IDLE_MS, PARK_MS, Request, request, RUN_STATE, RunState, served, STARTED_MS, STEP_BUDGET, STEP_FLAGS, StepFlag, STOP_KIND, wake,
 } from "./mailbox.ts";
 import { Privileged } from "./privileged.ts";
 import { HartState } from "./sbi/hsm.ts";
@@ -73,6 +77,7 @@ export class Machine {
   #harts: Hart[] = [];
   #queue: Promise<unknown> = Promise.resolve();
   #created = false;
+  #debugger: GdbSession | undefined;
 
   private constructor(spec: MachineSpec, peers: MachinePeers, host: HartHost, changed: (machine: Machine) => void) {
     this.spec = spec;
@@ -186,12 +191,8 @@ export class Machine {
       if (instructions < 0n || instructions > 0xffff_ffffn) {
         throw new ContractError("out-of-range", `stepHart: ${instructions} instructions; at most 4294967295 at a time`);
       }
-      hart.exits.open(this.#peers.devices, () => this.#ring());
       const before = hart.cells.u64[INSTRET >> 3]!;
-      hart.cells.u32[STEP_BUDGET >> 2] = Number(instructions);
-      request(hart.cells, Request.STEP);
-      await this.#until(hart, "step", () => isParked(hart), Infinity);
-      hart.exits.drain();
+      await this.#stepHart(hart, Number(instructions), 0);
       return { state: this.#snapshot(hart), executed: hart.cells.u64[INSTRET >> 3]! - before };
     });
   }
@@ -230,6 +231,49 @@ export class Machine {
         throw error;
       }
     });
+  }
+
+  /** Attaches a debugger; one at a time. */
+  openDebugger(send: (packet: Uint8Array) => void): GdbSession {
+    this.#usable("debug");
+    if (this.#debugger) throw new ContractError("conflict", `debug: another debugger is attached to ${this.spec.machine}; detach it first`);
+    return (this.#debugger = new GdbSession(this.#debugTarget(), send, () => (this.#debugger = undefined)));
+  }
+  #debugTarget(): DebugTarget {
+    const { machine, ramBase, ramBytes } = this.spec;
+    const isRam = (address: bigint, length: number): boolean => address >= ramBase && address + BigInt(length) <= ramBase + ramBytes;
+    return {
+      name: machine,
+      harts: this.#harts.map(({ core }) => core),
+      running: () => this.state === "running",
+      pause: () => this.pause(),
+      run: () => this.run(),
+      step: (harts, interrupts) => this.#exclusive(() => this.#debugStep(harts, interrupts)),
+      readPhysical: async (address, length) =>
+        isRam(address, length) ? (await this.#peers.memory.readMemory({ machine, address, length })).data : undefined,
+      writePhysical: async (address, data) => {
+        if (isRam(address, data.length)) await this.#peers.memory.writeMemory({ machine, address, data });
+        return isRam(address, data.length);
+      },
+      setTable: (entries) => writeDebugTable(this.#lease.memory.buffer, entries),
+      takeHit: (hart) => takeHit(this.#harts[hart]!.cells),
+      status: (hart) => this.#status(this.#harts[hart]!),
+    };
+  }
+  async #debugStep(harts: readonly number[], interrupts: boolean): Promise<void> {
+    for (const index of harts) {
+      const hart = this.#paused(index, "debug");
+      await this.#stepHart(hart, 1, interrupts ? 0 : StepFlag.NO_INTERRUPTS);
+      if (Atomics.load(hart.cells.i32, STOP_KIND >> 2) !== 0) return;
+    }
+  }
+  async #stepHart(hart: Hart, instructions: number, flags: number): Promise<void> {
+    hart.exits.open(this.#peers.devices, () => this.#ring());
+    hart.cells.u32[STEP_BUDGET >> 2] = instructions;
+    hart.cells.i32[STEP_FLAGS >> 2] = flags;
+    request(hart.cells, Request.STEP);
+    await this.#until(hart, "step", () => isParked(hart), Infinity);
+    hart.exits.drain();
   }
 
   /** Takes effect at each hart's next slice boundary; the architectural state is the same in all engines. */
@@ -286,6 +330,7 @@ export class Machine {
   destroy(): Promise<void> {
     if (this.state === "destroyed") return this.#exclusive(async () => {});
     this.state = "destroyed";
+    this.#debugger?.ended(false);
     return this.#exclusive(async () => {
       await this.#stopThreads();
       this.#lease?.close();
@@ -318,6 +363,7 @@ export class Machine {
     if (this.state === "failed" || this.state === "destroyed") return;
     this.reason = reason;
     this.#become("failed");
+    this.#debugger?.ended(true);
     void this.#stopThreads().then(() => this.#lease?.close());
   }
   #become(state: MachineState): void {
@@ -339,6 +385,7 @@ export class Machine {
       Atomics.store(words, HOST_ASLEEP >> 2, 0);
       let rang = false;
       for (const { exits } of this.#harts) rang = exits.drain() || rang;
+      if (this.#debugger && this.#harts.some(({ cells }) => Atomics.load(cells.i32, STOP_KIND >> 2) !== 0)) this.#debugger.stopped();
       if (this.#harts.some(({ exits }) => exits.waiting)) {
         // The answer comes over a socket: stay awake for it and for the next exit, see SpinWait.
         if (rang) awakeUntil = this.#host.hostMs() + AWAKE_MS;

@@ -33,6 +33,9 @@ export const IDLE_MS = AT + 0x50; // f64: time asleep in WFI or stopped while th
 export const PARK_MS = AT + 0x58; // f64: host time since which the hart sleeps, 0 = it does not
 export const STARTED_MS = AT + 0x60; // f64: host time when the machine first ran
 export const RING_WAITING = AT + 0x68; // i32: 1 while the hart waits on RING_TAIL for room
+export const STEP_FLAGS = AT + 0xe0; // i32: StepFlag bits of a STEP request
+export const STOP_KIND = AT + 0xe4; // i32: why the hart parked by itself: a DebugHit's kind + 1, 0 = it did not
+export const STOP_ADDRESS = AT + 0xe8; // i64
 export const TRAP_COUNTS = 0x500; // 64 × f64: exceptions by cause, interrupts at 32 + cause
 export const EXIT_COUNTS = 0x700; // 16 × f64 by ExitKind
 export const EVENT_COUNTS = 0x780; // 16 × f64 by EVENT_NAMES
@@ -83,6 +86,11 @@ export const Request = {
   FLUSH_TLB: 32,
   ENGINE: 64, // switch to ENGINE_WANTED
   REPORT: 128, // tell the engine's numbers
+} as const;
+
+/** Bits of STEP_FLAGS. */
+export const StepFlag = {
+  NO_INTERRUPTS: 1, // a debugger's step stays in the code that it steps through
 } as const;
 
 // Byte offsets from MACHINE_WORDS.

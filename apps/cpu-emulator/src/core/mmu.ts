@@ -1,5 +1,5 @@
 import type { HartCells } from "./cells.ts";
-import { Cause, type PhysicalAccess, type PmpAccess, type PrivilegedCore, type TranslationListener } from "./engine.ts";
+import { Cause, DEBUG_CAUSE, type PageWatch, type PhysicalAccess, type PmpAccess, type PrivilegedCore, type TranslationListener } from "./engine.ts";
 import { CSRS, GIVEN_UP, PRIVILEGE, TLB_SET, TRAP_CAUSE, TRAP_VALUE } from "./hart-state.ts";
 import {
   CONTEXTS, Context, FETCH_ENTRIES, FETCH_TABLE, LOAD_ENTRIES, LOAD_TABLE, SET_BYTES, STORE_ENTRIES, STORE_TABLE,
@@ -65,6 +65,8 @@ const NOT_PHYSICAL = -3;
 export class Mmu implements TranslationListener {
   /** Low 12 bits included; valid after `translate` answered DEVICE. */
   devicePhysical = 0;
+  /** Set while a debugger watches pages. */
+  watch: PageWatch | undefined;
   misses = 0;
   flushes = 0;
   pageFlushes = 0;
@@ -205,6 +207,7 @@ export class Mmu implements TranslationListener {
    */
   translate(low: number, high: number, access: Access, probe = false): number {
     this.misses++;
+    if (this.watch !== undefined && !probe && this.watch.stops(low, high, access)) return this.#fault(DEBUG_CAUSE, low, high);
     const { core, physical } = this.#options;
     for (;;) {
       const givenUp = Atomics.load(this.#cells.i32, GIVEN_UP >> 2);
@@ -225,11 +228,15 @@ export class Mmu implements TranslationListener {
         if (Atomics.load(this.#cells.i32, GIVEN_UP >> 2) !== givenUp) continue;
       }
       const place = ramPage * 4096 + this.#ramOffset + (low & 0xfff);
-      if (access !== Access.EXECUTE && !probe) this.fill(access, low, high, (place - low) | 0);
+      if (access !== Access.EXECUTE && !probe && !this.watch?.bypass) this.fill(access, low, high, (place - low) | 0);
       return place;
     }
   }
 
+  /** Guest-physical address of a place in linear memory. */
+  physicalOf(place: number): number {
+    return place - this.#ramOffset + this.#firstPage * 4096;
+  }
   /** RAM page number (0 = first page of RAM) of a place in linear memory. */
   ramPage(place: number): number {
     return (place - this.#ramOffset) >>> 12;

@@ -28,6 +28,8 @@ export class Privileged implements PrivilegedCore {
   /** Undefined: ecall from S-mode is a trap to the M-mode firmware. */
   supervisorCalls: SupervisorCalls | undefined;
   leave = false;
+  /** A debugger's breakpoints: an ebreak that is one of them is not executed. */
+  debugger: { ebreak(): boolean } | undefined;
 
   constructor(cells: HartCells, time: GuestTime) {
     this.cells = cells;
@@ -89,6 +91,7 @@ export class Privileged implements PrivilegedCore {
         this.trap(Cause.ECALL_U + privilege, 0n);
         return -1;
       case "ebreak":
+        if (this.debugger?.ebreak()) return ExitReason.CORE;
         this.trap(Cause.BREAKPOINT, this.cells.u64[PC >> 3]!);
         return -1;
       case "mret":

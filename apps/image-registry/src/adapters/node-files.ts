@@ -4,7 +4,7 @@ import { createHash, randomUUID } from "node:crypto";
 import { dirname, join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { promisify } from "node:util";
-import { nodeZstd } from "./node-zstd.ts";
+import { nodeInflateRaw, nodeUnzstdPrefix, nodeZstd } from "./node-compression.ts";
 import { SqliteCatalogue } from "./sqlite-catalogue.ts";
 import { StorageError, type File, type Files, type Lock, type Storage } from "../core/files.ts";
 
@@ -36,6 +36,8 @@ export async function nodeStorage(root: string): Promise<Storage> {
       return { update: (data) => void hash.update(data), hex: () => hash.digest("hex") };
     },
     zstd: nodeZstd,
+    inflateRaw: nodeInflateRaw,
+    unzstdPrefix: nodeUnzstdPrefix,
     uniqueName: () => `${process.pid}-${randomUUID()}`,
     description: root,
     catalogue: new SqliteCatalogue(join(root, "catalogue.sqlite")),
@@ -128,7 +130,7 @@ export class NodeFiles implements Files {
       database = new DatabaseSync(join(this.#root, path), { timeout: waitMs });
       database.exec("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=MEMORY; BEGIN EXCLUSIVE");
       const held = database;
-      return { release: async () => held.close() };
+      return { release: async () => void (held.isOpen && held.close()) };
     } catch (error) {
       database?.close();
       if (/database is locked|SQLITE_BUSY/.test(String(error))) return undefined;

@@ -122,7 +122,7 @@ export class BlobStore {
   /** `expected` empty: whatever the digest turns out to be. `size` 0: not known. */
   async create(expected: { digest: string; size: number }): Promise<BlobWriter> {
     if (expected.digest !== "") sha256Of(expected.digest);
-    if (expected.size > this.maxBytes) throw this.#tooLarge(expected.size);
+    this.checkSize(expected.size);
     const scratch = `tmp/${this.#storage.uniqueName()}`;
     const file = await this.#storage.files.open(scratch, "create");
     return new BlobWriter({ storage: this.#storage, file, scratch, expected, maxBytes: this.maxBytes, adopt: (digest) => this.adopt(file, scratch, digest) });
@@ -140,8 +140,9 @@ export class BlobStore {
     }
   }
 
-  #tooLarge(bytes: number): ContractError {
-    return new ContractError("exhausted", `a blob of ${bytes} bytes: this store takes at most ${this.maxBytes} (option maxBlobBytes)`);
+  /** Throws "exhausted" for more than this store takes. */
+  checkSize(bytes: number): void {
+    if (bytes > this.maxBytes) throw new ContractError("exhausted", `a blob of ${bytes} bytes: this store takes at most ${this.maxBytes} (option maxBlobBytes)`);
   }
 
   async #openFile(digest: string): Promise<File | undefined> {

@@ -35,7 +35,7 @@ export async function readBlob(blobs: BlobStore, request: ReadBlobRequest, out: 
   }
 }
 
-function drained(out: Sink<unknown>): Promise<void> {
+export function drained(out: Sink<never>): Promise<void> {
   return new Promise((resolve) => {
     out.onDrain(resolve);
     out.onClose(() => resolve());

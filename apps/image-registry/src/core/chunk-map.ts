@@ -47,7 +47,7 @@ export class ChunkMap {
     const page = this.#pages.get(Math.floor(chunk / CHUNKS_PER_PAGE)) as Uint8Array;
     const index = chunk % CHUNKS_PER_PAGE;
     const state = ((page[index >> 2] as number) >> ((index & 3) * 2)) & 3;
-    if (state === 3) throw new Error(`the disk's map is damaged: chunk ${chunk} has state 3`);
+    if (state === 3) throw damaged(chunk);
     return state as ChunkState;
   }
 
@@ -104,3 +104,20 @@ export class ChunkMap {
     return bytes;
   }
 }
+
+/** Calls `found` for every chunk of one page of a map's file that is not in the base; `index` counts within the page. */
+export async function forEachMarked(file: File, page: number, found: (index: number, state: ChunkState) => void): Promise<void> {
+  const bytes = new Uint8Array(PAGE_BYTES);
+  await file.read(page * PAGE_BYTES, bytes);
+  for (let i = 0; i < PAGE_BYTES; i++) {
+    const four = bytes[i] as number;
+    if (four === 0) continue; // most of most maps
+    for (let k = 0; k < CHUNKS_PER_BYTE; k++) {
+      const state = (four >> (k * 2)) & 3;
+      if (state === 3) throw damaged(page * CHUNKS_PER_PAGE + i * CHUNKS_PER_BYTE + k);
+      if (state !== ChunkState.BASE) found(i * CHUNKS_PER_BYTE + k, state as ChunkState);
+    }
+  }
+}
+
+const damaged = (chunk: number): Error => new Error(`the disk's map is damaged: chunk ${chunk} has state 3`);

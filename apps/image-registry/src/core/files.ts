@@ -71,6 +71,10 @@ export interface Storage {
   readonly files: Files;
   readonly newHash: () => Hash;
   readonly zstd: Zstd;
+  /** RFC 1951; at most `maxBytes` come out, what follows the end is ignored. */
+  readonly inflateRaw: (data: Uint8Array, maxBytes: number) => Promise<Uint8Array>;
+  /** The start of zstd data; at most `maxBytes` come out, what follows them is ignored. */
+  readonly unzstdPrefix: (data: Uint8Array, maxBytes: number) => Promise<Uint8Array>;
   /** A name that no other process uses. */
   readonly uniqueName: () => string;
   /** Where whole blobs are; default: blobs/ of `files`. */

@@ -27,12 +27,14 @@ export class ImageService {
   url = "";
   readonly #disks: DiskStore;
   readonly #storage: Storage;
+  readonly #log: ServiceContext["log"];
 
   constructor(storage: Storage, limits: ImageLimits, context: ServiceContext) {
     const { events, log, clock } = context;
-    const { blobs, boxes, disks } = createStores(storage, { maxBlobBytes: limits.maxBlobBytes, now: () => clock.now() });
+    const { blobs, boxes, disks, images } = createStores(storage, { maxBlobBytes: limits.maxBlobBytes, now: () => clock.now() });
     this.#disks = disks;
     this.#storage = storage;
+    this.#log = log;
     const fact = (name: string, data: Record<string, unknown>, machine = "-"): void => events.publish({ machine, service: SERVICE, fact: name, data });
     /** "web/disk0" is machine web's. */
     const machineOfDisk = (id: string): string => (id.includes("/") ? (id.split("/")[0] as string) : "-");
@@ -115,6 +117,27 @@ export class ImageService {
           await catalogue.write((to) => to.setPins(owner, digests));
           return {};
         }),
+      resizeDisk: ({ id, bytes, mayShrink }) =>
+        inContract("resizeDisk", async () => {
+          await disks.resize(id, bytes, mayShrink);
+          fact("disk-resized", { id, bytes: Number(bytes) }, machineOfDisk(id));
+          return {};
+        }),
+      cloneDisk: ({ id, newId }) =>
+        inContract("cloneDisk", async () => {
+          const disk = await disks.clone(id, newId);
+          fact("disk-cloned", { id: newId, from: id }, machineOfDisk(newId));
+          return { disk };
+        }),
+      commitDisk: ({ id, rebase, flatten }) =>
+        inContract("commitDisk", async () => {
+          const image = await images.commit(id, { rebase, flatten });
+          fact("disk-committed", { id, digest: image.digest, addedBytes: Number(image.addedBytes) }, machineOfDisk(id));
+          return { digest: image.digest, image };
+        }),
+      diffDisk: ({ id }, out) => void images.diff(id, out),
+      exportDisk: ({ id, format }, out) => void images.export(id, format, out),
+      importImage: (channel) => images.import(channel),
       blocks: (channel) =>
         serveBlocks(disks, channel, {
           failed: (disk, operation, error) => log.warn({ disk, operation, error: contractError(operation, error).message }, "block operation failed"),
@@ -124,6 +147,11 @@ export class ImageService {
 
   get openDisks(): number {
     return this.#disks.openCount;
+  }
+
+  /** Removes what a death in the middle of a change left. That it cannot, now, is no reason not to serve. */
+  async recover(): Promise<void> {
+    await this.#disks.sweep().catch((error: unknown) => this.#log.warn({ error: contractError("sweep", error).message }, "leftover layers stay until the next start"));
   }
 
   /** Closes every open disk, flushed. */

@@ -5,6 +5,18 @@ import { RangeQueue } from "./range-queue.ts";
 
 export const SECTOR_BYTES = 512;
 
+/** The files of a writable layer, and what lies below it. */
+export interface DiskParts {
+  readonly base: BaseImage | undefined;
+  readonly data: File;
+  readonly map: File;
+}
+
+/** The parts as they are now. An operation takes them once: {@link LayeredDisk.freeze} puts others in their place. */
+interface Layers extends DiskParts {
+  readonly states: ChunkMap;
+}
+
 /**
  * An open disk: a read-only base (or none: zeros) below a writable layer of two files, `data` (sparse, as long as the
  * disk) and `map` (which chunks of `data` count). Positions and lengths are bytes, multiples of 512, inside the disk;
@@ -17,37 +29,32 @@ export const SECTOR_BYTES = 512;
 export class LayeredDisk {
   readonly bytes: number;
   readonly readOnly: boolean;
-  readonly #base: BaseImage | undefined;
-  readonly #data: File;
-  readonly #mapFile: File;
-  readonly #map: ChunkMap;
+  #layers: Layers;
   readonly #writes = new RangeQueue();
   #flushing: Promise<void> | undefined;
   #nextFlush: Promise<void> | undefined;
   #syncFailure: unknown;
 
-  constructor(parts: { bytes: number; readOnly: boolean; base: BaseImage | undefined; data: File; map: File }) {
-    this.bytes = parts.bytes;
-    this.readOnly = parts.readOnly;
-    this.#base = parts.base;
-    this.#data = parts.data;
-    this.#mapFile = parts.map;
-    this.#map = new ChunkMap(parts.map);
+  constructor({ bytes, readOnly, ...parts }: { bytes: number; readOnly: boolean } & DiskParts) {
+    this.bytes = bytes;
+    this.readOnly = readOnly;
+    this.#layers = { ...parts, states: new ChunkMap(parts.map) };
   }
 
   async read(position: number, length: number): Promise<Uint8Array> {
+    const { states, data, base } = this.#layers;
     const target = new Uint8Array(length);
     const end = position + length;
-    await this.#map.load(chunkOf(position), chunkOf(end - 1));
+    await states.load(chunkOf(position), chunkOf(end - 1));
     // Runs of chunks in the same state are read at once.
     for (let at = position; at < end; ) {
-      const state = this.#map.get(chunkOf(at));
+      const state = states.get(chunkOf(at));
       let stop = chunkEnd(at);
-      while (stop < end && this.#map.get(chunkOf(stop)) === state) stop += CHUNK_BYTES;
+      while (stop < end && states.get(chunkOf(stop)) === state) stop += CHUNK_BYTES;
       stop = Math.min(stop, end);
       const part = target.subarray(at - position, stop - position);
-      if (state === ChunkState.DATA) await this.#data.read(at, part);
-      else if (state === ChunkState.BASE) await this.#base?.read(at, part);
+      if (state === ChunkState.DATA) await data.read(at, part);
+      else if (state === ChunkState.BASE) await base?.read(at, part);
       at = stop;
     }
     return target;
@@ -58,19 +65,20 @@ export class LayeredDisk {
     const first = chunkOf(position);
     const last = chunkOf(end - 1);
     await this.#writes.run(first, last, async () => {
-      await this.#map.load(first, last);
+      const { states, data: file } = this.#layers;
+      await states.load(first, last);
       const start = await this.#copyUpTo(position);
       const stop = await this.#copyUpFrom(end);
       if (start.length === 0 && stop.length === 0) {
-        await this.#data.write(position, data);
+        await file.write(position, data);
       } else {
         const merged = new Uint8Array(start.length + data.length + stop.length);
         merged.set(start);
         merged.set(data, start.length);
         merged.set(stop, start.length + data.length);
-        await this.#data.write(position - start.length, merged);
+        await file.write(position - start.length, merged);
       }
-      for (let chunk = first; chunk <= last; chunk++) this.#map.set(chunk, ChunkState.DATA);
+      for (let chunk = first; chunk <= last; chunk++) states.set(chunk, ChunkState.DATA);
     });
   }
 
@@ -88,8 +96,9 @@ export class LayeredDisk {
       const stop = Math.min(last, first - (first % CHUNKS_PER_PAGE) + CHUNKS_PER_PAGE - 1);
       const start = first;
       await this.#writes.run(start, stop, async () => {
-        await this.#map.load(start, stop);
-        for (let chunk = start; chunk <= stop; chunk++) this.#map.set(chunk, ChunkState.ZERO);
+        const { states } = this.#layers;
+        await states.load(start, stop);
+        for (let chunk = start; chunk <= stop; chunk++) states.set(chunk, ChunkState.ZERO);
       });
       first = stop + 1;
     }
@@ -123,23 +132,38 @@ export class LayeredDisk {
     try {
       if (!this.readOnly) await this.flush();
     } finally {
-      await Promise.allSettled([this.#data.close(), this.#mapFile.close(), this.#base?.close()]);
+      const { data, map, base } = this.#layers;
+      await Promise.allSettled([data.close(), map.close(), base?.close()]);
     }
+  }
+
+  /**
+   * Puts a new writable layer on top of what is written now: everything answered before is durable in the old layer
+   * when `exchange` is called with it; it answers the parts to go on with, of which the old files are to be the base's.
+   * Writes wait meanwhile, reads go on. If it throws, nothing has changed.
+   */
+  async freeze(exchange: (old: DiskParts) => Promise<DiskParts>): Promise<void> {
+    await this.#writes.run(0, Number.POSITIVE_INFINITY, async () => {
+      await this.flush(); // also when one is running: that one may have taken the marks too early
+      const parts = await exchange(this.#layers);
+      this.#layers = { ...parts, states: new ChunkMap(parts.map) };
+    });
   }
 
   async #flushNow(): Promise<void> {
     // After a failed sync the kernel may have forgotten what it could not write: a second try would lie.
     if (this.#syncFailure !== undefined) throw this.#syncFailure;
-    const marks = this.#map.takeDirty();
+    const { states, data } = this.#layers;
+    const marks = states.takeDirty();
     try {
-      await this.#data.sync();
+      await data.sync();
     } catch (error) {
-      this.#map.putBack(marks);
+      states.putBack(marks);
       this.#syncFailure = error;
       throw error;
     }
     try {
-      await this.#map.write(marks);
+      await states.write(marks);
     } catch (error) {
       // A full disk refuses the write itself and loses nothing: the flush may be tried again.
       if (!(error instanceof StorageError && error.problem === "no-space")) this.#syncFailure = error;
@@ -150,13 +174,13 @@ export class LayeredDisk {
   /** The bytes of the first chunk that stand before `position` and are not in `data` yet. */
   async #copyUpTo(position: number): Promise<Uint8Array> {
     const start = Math.floor(position / CHUNK_BYTES) * CHUNK_BYTES;
-    return position === start || this.#map.get(chunkOf(position)) === ChunkState.DATA ? NOTHING : this.read(start, position - start);
+    return position === start || this.#layers.states.get(chunkOf(position)) === ChunkState.DATA ? NOTHING : this.read(start, position - start);
   }
 
   /** The bytes of the last chunk that stand after `end` and are not in `data` yet. */
   async #copyUpFrom(end: number): Promise<Uint8Array> {
     const stop = Math.min(Math.ceil(end / CHUNK_BYTES) * CHUNK_BYTES, this.bytes);
-    return end === stop || this.#map.get(chunkOf(end - 1)) === ChunkState.DATA ? NOTHING : this.read(end, stop - end);
+    return end === stop || this.#layers.states.get(chunkOf(end - 1)) === ChunkState.DATA ? NOTHING : this.read(end, stop - end);
   }
 }
 

@@ -1,6 +1,7 @@
 import { BlobStore } from "./blob-store.ts";
 import { BoxStore } from "./box-store.ts";
 import { ChunkSource, storedRanges } from "./chunk-source.ts";
+import { DiskImages } from "./disk-images.ts";
 import { DiskStore } from "./disk-store.ts";
 import type { Storage } from "./files.ts";
 
@@ -9,11 +10,13 @@ export interface Stores {
   readonly boxes: BoxStore;
   readonly chunks: ChunkSource;
   readonly disks: DiskStore;
+  readonly images: DiskImages;
 }
 
 /** The stores of one directory, wired. */
 export function createStores(storage: Storage, options: { maxBlobBytes: number; now?: () => number }): Stores {
   const blobs = new BlobStore(storage, { maxBytes: options.maxBlobBytes });
   const chunks = new ChunkSource({ blobs, ranges: storedRanges(blobs), newHash: storage.newHash, zstd: storage.zstd });
-  return { blobs, chunks, boxes: new BoxStore(storage.catalogue, blobs, chunks, options.now ?? (() => 0)), disks: new DiskStore(storage, blobs, chunks) };
+  const disks = new DiskStore(storage, blobs, chunks);
+  return { blobs, chunks, boxes: new BoxStore(storage.catalogue, blobs, chunks, options.now ?? (() => 0)), disks, images: new DiskImages({ storage, blobs, chunks, disks }) };
 }

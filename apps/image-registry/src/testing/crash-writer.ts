@@ -1,5 +1,6 @@
 /**
- * The victim of crash.spec.ts: opens disk "d" below argv[2] and writes for as long as it lives. Sector `s` of round `r`
+ * The victim of crash.spec.ts: opens disk "d" below argv[2] and writes for as long as it lives; every fourth round it
+ * deletes and clones disk "c". Sector `s` of round `r`
  * is filled with (r * 7 + s) & 0xff. Prints "flushed <round>" when a round is durable.
  */
 import { writeSync } from "node:fs";
@@ -20,4 +21,8 @@ for (let round = Number(firstRound); ; round++) {
   await Promise.all(writes);
   await disk.flush();
   writeSync(1, `flushed ${round}\n`);
+  if (round % 4 !== 0) continue;
+  // Nothing is being written: a clone holds one round, whole.
+  await disks.delete("c").catch(() => {});
+  await disks.clone("d", "c");
 }

@@ -1,6 +1,6 @@
 import { StorageError, type File, type Files, type Lock, type Storage } from "../core/files.ts";
 import { createHash } from "node:crypto";
-import { nodeZstd } from "../adapters/node-zstd.ts";
+import { nodeInflateRaw, nodeUnzstdPrefix, nodeZstd } from "../adapters/node-compression.ts";
 import { SqliteCatalogue } from "../adapters/sqlite-catalogue.ts";
 
 const BLOCK = 512;
@@ -22,6 +22,8 @@ export class MemoryFiles implements Files {
   /** Called before every write and sync; throws to make it fail. */
   beforeWrite: (path: string) => void = () => {};
   beforeSync: (path: string) => void = () => {};
+  /** Called before every change of the directory and every write; throws to stop there. */
+  beforeChange: (path: string) => void = () => {};
 
   /** Power is lost: every sector that was not synced keeps its old or its new content, as `choose` says. */
   crash(choose: () => boolean): void {
@@ -43,6 +45,7 @@ export class MemoryFiles implements Files {
     await Promise.resolve();
     let node = this.nodes.get(path);
     if (mode === "create") {
+      this.beforeChange(path);
       if (node) throw new StorageError("exists", path);
       node = { cache: new Uint8Array(0), durable: new Uint8Array(0) };
       this.nodes.set(path, node);
@@ -51,6 +54,7 @@ export class MemoryFiles implements Files {
     return new MemoryFile(this, path, node);
   }
   async rename(from: string, to: string): Promise<void> {
+    this.beforeChange(to);
     for (const [path, node] of [...this.nodes]) {
       if (path !== from && !path.startsWith(`${from}/`)) continue;
       this.nodes.delete(path);
@@ -58,6 +62,7 @@ export class MemoryFiles implements Files {
     }
   }
   async remove(path: string): Promise<void> {
+    this.beforeChange(path);
     for (const name of [...this.nodes.keys()]) if (name === path || name.startsWith(`${path}/`)) this.nodes.delete(name);
   }
   async stat(path: string): Promise<{ bytes: number; changedUnixMs: number } | undefined> {
@@ -96,6 +101,7 @@ class MemoryFile implements File {
   async write(position: number, data: Uint8Array): Promise<void> {
     const copy = data.slice();
     await Promise.resolve();
+    this.#files.beforeChange(this.#path);
     this.#files.beforeWrite(this.#path);
     if (position + copy.length > this.#node.cache.length) await this.truncate(position + copy.length);
     this.#node.cache.set(copy, position);
@@ -119,7 +125,9 @@ class MemoryFile implements File {
     this.#node.durable = now;
   }
   async allocatedBytes(): Promise<number> {
-    return this.#node.cache.length;
+    let blocks = 0;
+    for (let at = 0; at < this.#node.cache.length; at += BLOCK) if (this.#node.cache.subarray(at, at + BLOCK).some((byte) => byte !== 0)) blocks++;
+    return blocks * BLOCK;
   }
   async close(): Promise<void> {}
 }
@@ -133,6 +141,8 @@ export function memoryStorage(files = new MemoryFiles()): Storage & { files: Mem
       return { update: (data) => void hash.update(data), hex: () => hash.digest("hex") };
     },
     zstd: nodeZstd,
+    inflateRaw: nodeInflateRaw,
+    unzstdPrefix: nodeUnzstdPrefix,
     uniqueName: () => `t${++names}`,
     description: "memory",
     catalogue: new SqliteCatalogue(":memory:"),

@@ -1,6 +1,6 @@
 import { createSocket, type Socket } from "node:dgram";
 import { afterEach, describe, expect, it } from "vitest";
-import { nameservers, resolverAddresses, udpUpstream } from "./resolver.ts";
+import { nameservers, resolverAddresses, resolverUpstream } from "./resolver.ts";
 
 const sockets: Socket[] = [];
 afterEach(() => {
@@ -16,7 +16,7 @@ async function server(answer: (query: Buffer, reply: (message: Uint8Array) => vo
 }
 const QUERY = Uint8Array.from({ length: 20 }, (_, i) => i);
 
-describe("udpUpstream", () => {
+describe("resolverUpstream", () => {
   it("asks, leaves out answers with another id, and answers the right one", async () => {
     const right = QUERY.slice().fill(9, 4);
     const port = await server((query, reply) => {
@@ -24,20 +24,20 @@ describe("udpUpstream", () => {
       reply(new Uint8Array(20).fill(77));
       reply(right);
     });
-    const answer = await udpUpstream(() => ["127.0.0.1"], port).query(QUERY, new AbortController().signal);
+    const answer = await resolverUpstream(() => ["127.0.0.1"], port).query(QUERY, new AbortController().signal);
     expect([...answer]).toEqual([...right]);
   });
   it("a server that refuses → the next is asked", async () => {
     const port = await server((query, reply) => reply(query));
-    const answer = await udpUpstream(() => ["127.0.0.9", "127.0.0.1"], port).query(QUERY, new AbortController().signal);
+    const answer = await resolverUpstream(() => ["127.0.0.9", "127.0.0.1"], port).query(QUERY, new AbortController().signal);
     expect(answer.length).toBe(20);
   });
   it("no servers, or given up meanwhile → rejects", async () => {
-    await expect(udpUpstream(() => []).query(QUERY, new AbortController().signal)).rejects.toThrow("no DNS resolvers");
+    await expect(resolverUpstream(() => []).query(QUERY, new AbortController().signal)).rejects.toThrow("no DNS resolvers");
     const port = await server(() => {});
     const abort = new AbortController();
     setTimeout(() => abort.abort(), 20);
-    await expect(udpUpstream(() => ["127.0.0.1"], port).query(QUERY, abort.signal)).rejects.toThrow();
+    await expect(resolverUpstream(() => ["127.0.0.1"], port).query(QUERY, abort.signal)).rejects.toThrow();
   });
 });
 

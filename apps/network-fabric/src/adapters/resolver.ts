@@ -1,6 +1,6 @@
 import { createSocket } from "node:dgram";
 import { readFileSync } from "node:fs";
-import { isIP } from "node:net";
+import { connect, isIP } from "node:net";
 import type { DnsUpstream } from "../core/dns-forwarder.ts";
 
 /** How long one server may take before the next is asked (resolv.conf(5) has 5 s; a guest's own resolver waits that long in all). */
@@ -28,19 +28,20 @@ export function resolverAddresses(configured: string, file = "/etc/resolv.conf")
 }
 
 /**
- * Asks resolvers over UDP, one after the other, twice round. Every attempt has a socket of its own: a fresh source port, and
+ * Asks resolvers, over UDP unless TCP is asked for, one after the other, twice round. Every attempt has a socket of its own: a fresh source port, and
  * only the server asked can answer it (RFC 5452, 9.2; the guest's query id stays as it is).
  */
-export function udpUpstream(servers: () => readonly string[], port = 53): DnsUpstream {
+export function resolverUpstream(servers: () => readonly string[], port = 53): DnsUpstream {
   return {
-    async query(message, signal) {
+    async query(message, signal, transport = "udp") {
       const list = servers();
       if (list.length === 0) throw new Error("the host has no DNS resolvers");
       let failure: unknown;
       for (let attempt = 0; attempt < ROUNDS * list.length; attempt++) {
         if (signal.aborted) throw new Error("DNS query given up");
         try {
-          return await ask(list[attempt % list.length]!, port, message, signal);
+          const server = list[attempt % list.length]!;
+          return await (transport === "udp" ? ask(server, port, message, signal) : askOverTcp(server, port, message, signal));
         } catch (error) {
           failure = error;
         }
@@ -69,5 +70,30 @@ function ask(server: string, port: number, message: Uint8Array, signal: AbortSig
     });
     socket.on("connect", () => socket.send(message));
     socket.connect(port, server);
+  });
+}
+
+/** RFC 1035, 4.2.2: a length of two bytes in front of each message. */
+function askOverTcp(server: string, port: number, message: Uint8Array, signal: AbortSignal): Promise<Uint8Array> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host: server, port, signal, timeout: ATTEMPT_MS });
+    const chunks: Buffer[] = [];
+    const fail = (reason: string, cause?: unknown) => {
+      socket.destroy();
+      reject(new Error(`DNS resolver ${server} over TCP: ${reason}`, { cause }));
+    };
+    socket.on("error", (error) => fail(error.message, error));
+    socket.on("timeout", () => fail(`no answer in ${ATTEMPT_MS} ms`));
+    socket.on("end", () => fail("closed without a whole answer"));
+    socket.on("data", (chunk: Buffer) => {
+      chunks.push(chunk);
+      const all = Buffer.concat(chunks);
+      if (all.length < 2 || all.length < 2 + all.readUInt16BE(0)) return;
+      socket.destroy();
+      resolve(new Uint8Array(all.subarray(2, 2 + all.readUInt16BE(0))));
+    });
+    const length = Buffer.alloc(2);
+    length.writeUInt16BE(message.length);
+    socket.write(Buffer.concat([length, message]));
   });
 }

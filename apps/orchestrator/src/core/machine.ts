@@ -148,6 +148,19 @@ export class Machine {
     await this.#operate("destroy", () => this.#destroy());
   }
 
+  /** Of a running machine at once; kept for its next starts. Unknown engine: `invalid`, nothing changes. */
+  async setEngine(engine: string): Promise<void> {
+    await this.#settled();
+    if (this.#operation) throw new ContractError("conflict", `machine ${this.name} is ${DOING[this.#operation.kind]}; try again when that is over (hv status ${this.name})`);
+    await this.#environment.peers.cpu.setEngine({ machine: this.name, engine }).catch((error: unknown) => {
+      // It has no harts while it is stopped; the engine's name has been checked all the same (CPU-7).
+      if (this.#record.state === MachineState.RUNNING || asContractError(error).condition !== "not-found") throw error;
+    });
+    this.#record.spec = { ...this.#record.spec, engine };
+    this.#save();
+    this.#changed();
+  }
+
   /** After a restart of the orchestrator: is the guest still there? */
   recover(): Promise<void> {
     return this.#operate("recover", (signal) => this.#recover(signal));

@@ -2,6 +2,7 @@ import { asContractError, ContractError, type Implementation, type Sink } from "
 import { MachineSpec, MachineState, type ORCHESTRATOR } from "@polyvisor/contracts/orchestrator";
 import type { ServiceContext } from "@polyvisor/service-kit";
 import { serveAttachConsole } from "./attach-console.ts";
+import { serveDebug } from "./debug-machine.ts";
 import { serveExec } from "./exec.ts";
 import { publishFact } from "./facts.ts";
 import { listServices } from "./list-services.ts";
@@ -98,6 +99,12 @@ export class Orchestrator {
       watchMachine: ({ name }, out) => this.#watch(name, out),
       exec: (channel) => serveExec(channel, find, this.#context.clock),
       attachConsole: (channel) => serveAttachConsole(channel, find, this.#peers),
+      debug: (channel) => serveDebug(channel, find, this.#peers),
+      setMachineEngine: async ({ name, engine }) => {
+        const machine = find(name);
+        await machine.setEngine(engine);
+        return { machine: machine.view() };
+      },
       readMachineStats: async ({ name }) => find(name).stats(),
       listServices: async () => ({
         services: await listServices(this.#peers, this.#context.clock),

@@ -6,7 +6,7 @@ import { Box, IMAGE } from "@polyvisor/contracts/image";
 import { KIT } from "@polyvisor/contracts/kit";
 import { MEDIATION, type Rule } from "@polyvisor/contracts/mediation";
 import { MEMORY, type PopulateRequest } from "@polyvisor/contracts/memory";
-import { NETWORK, Port } from "@polyvisor/contracts/network";
+import { NETWORK } from "@polyvisor/contracts/network";
 import type { ServiceSide } from "@polyvisor/service-kit";
 import type { OrchestratorPeers } from "../core/peers.ts";
 
@@ -136,6 +136,14 @@ export class FakeServices {
         if (this.options.agent !== false) queueMicrotask(() => this.machine(machine).print("agent", "login noise\nHELLO 1\r\n"));
         return {};
       },
+      setEngine: ({ machine, engine }) => {
+        if (!["interpreter", "reference"].includes(engine)) throw new ContractError("invalid", `no engine ${engine}`);
+        if (!this.machine(machine).harts) throw new ContractError("not-found", "no harts");
+        return {};
+      },
+      debug: (channel) => {
+        channel.onMessage(({ machine, packet }) => channel.send({ machine, packet: Uint8Array.of(...packet, 33) })); // an echo
+      },
       destroyHarts: ({ machine }) => {
         const fake = this.machine(machine);
         if (!fake.harts) throw new ContractError("not-found", "no harts");
@@ -249,7 +257,6 @@ export class FakeServices {
   #network(): Parameters<typeof mediated<(typeof NETWORK)["definition"]>>[1] {
     return {
       listNetworks: () => ({ networks: [] }),
-      listPorts: ({ machine }) => ({ ports: [...this.ports].filter(([, owner]) => owner === machine).map(([id]) => Port.fromPartial({ id, machine })) }),
       createNetwork: (request) => request,
       createPort: ({ port }) => (this.ports.set(port!.id, port!.machine), { port }),
       deletePort: ({ id }) => {

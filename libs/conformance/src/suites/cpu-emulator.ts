@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { ContractError, messages, type Condition } from "@polyvisor/contracts";
-import { CPU, Firmware, InterruptLine, SavedHarts, type CpuPort, type CreateHartsRequest, type HartState } from "@polyvisor/contracts/cpu";
+import { ContractError, messages, type Channel, type Condition } from "@polyvisor/contracts";
+import { CPU, Firmware, InterruptLine, SavedHarts, type CpuPort, type CreateHartsRequest, type DebugResponse, type HartState } from "@polyvisor/contracts/cpu";
 import type { ConformanceCase, ConformanceEnvironment, ConformanceSuite } from "../suite.ts";
 
 const BASE = 0x8000_0000n;
@@ -58,6 +58,17 @@ async function refused(condition: Condition, promise: Promise<unknown>): Promise
     assert.equal(error.condition, condition, error.message);
     return true;
   });
+}
+/** A debugger's end of a Debug stream: one answer to each packet. */
+function attachDebugger(port: CpuPort, machine: string, environment: ConformanceEnvironment) {
+  const channel = port.debug();
+  const answers = messages(channel as unknown as Channel<never, DebugResponse>)[Symbol.asyncIterator]();
+  const ask = async (packet: string): Promise<string> => {
+    channel.send({ machine, packet: new TextEncoder().encode(packet) });
+    const { value } = await environment.within(5000, answers.next(), `the answer to ${packet}`);
+    return new TextDecoder("latin1").decode(value?.packet);
+  };
+  return { channel, ask };
 }
 /** A blob as SaveHarts makes them (CPU-14). */
 function savedBlob(saved: SavedHarts): Uint8Array {
@@ -266,6 +277,8 @@ const cases: Case[] = [
       assert.equal(state.x[T0], (state.instructions + 1n) / 2n);
       assert.equal((await port.readStats({ machine })).engine, "interpreter");
       await refused("invalid", port.setEngine({ machine, engine: "turbo" }));
+      await refused("invalid", port.setEngine({ machine: `${machine}-no`, engine: "turbo" }));
+      await refused("not-found", port.setEngine({ machine: `${machine}-no`, engine: "interpreter" }));
     },
   },
   {
@@ -346,12 +359,49 @@ const cases: Case[] = [
     },
   },
   {
-    requirement: "CPU-13",
-    title: "what is not built yet → unimplemented",
+    requirement: "CPU-15",
+    title: "a debugger stops the harts, reads registers and memory, sets a breakpoint, and leaves them running",
+    needs,
     async run(port, environment) {
-      const debug = port.debug();
-      const closed = new Promise<ContractError | undefined>((resolve) => debug.onClose(resolve));
-      assert.equal((await environment.within(2000, closed, "the end of the debug stream"))?.condition, "unimplemented");
+      const machine = await create(port, environment);
+      await port.runHarts({ machine });
+      const { channel, ask } = attachDebugger(port, machine, environment);
+      assert.match(await ask("?"), /^T05thread:1;/);
+      assert.equal((await read(port, machine)).status, "paused");
+      assert.equal(await ask("qfThreadInfo"), "m1");
+      assert.equal((await ask("g")).length, 33 * 16);
+      assert.equal(await ask("m80000000,8"), "938212006ff0dfff");
+      assert.equal(await ask("m10,8"), "E0e");
+      assert.equal(await ask("Z0,80000004,4"), "OK");
+      assert.equal(await ask("m80000004,4"), "6ff0dfff");
+      assert.match(await ask("vCont;c"), /^T05thread:1;swbreak:;/);
+      assert.equal(await ask("p20"), "0400008000000000");
+      assert.equal(await ask("nonsense"), "");
+      assert.match(await ask("Pzz=1"), /^E/);
+      const second = port.debug();
+      const refusal = new Promise<ContractError | undefined>((resolve) => second.onClose(resolve));
+      second.send({ machine, packet: new TextEncoder().encode("?") });
+      assert.equal((await environment.within(2000, refusal, "the end of the second stream"))?.condition, "conflict");
+      channel.close();
+      await eventually(environment, "the harts to go on", async () => (await read(port, machine)).status === "running");
+    },
+  },
+  {
+    requirement: "CPU-15",
+    title: "a machine without harts → the stream ends with not-found; a destroyed one tells the debugger",
+    needs,
+    async run(port, environment) {
+      const nobody = port.debug();
+      const refusal = new Promise<ContractError | undefined>((resolve) => nobody.onClose(resolve));
+      nobody.send({ machine: environment.unique("cpu"), packet: new Uint8Array(0) });
+      assert.equal((await environment.within(2000, refusal, "the end of the stream"))?.condition, "not-found");
+      const machine = await create(port, environment);
+      const { ask } = attachDebugger(port, machine, environment);
+      await ask("?");
+      const exit = ask("vCont;c");
+      await eventually(environment, "the harts to run", async () => (await read(port, machine)).status === "running");
+      await port.destroyHarts({ machine });
+      assert.equal(await exit, "W00");
     },
   },
 ];

@@ -171,6 +171,35 @@ export const ORCHESTRATOR_SUITE: ConformanceSuite<(typeof ORCHESTRATOR)["definit
       },
     },
     {
+      requirement: "ORC-23",
+      title: "debugging a machine that does not run, or does not exist, is refused",
+      async run(port, { unique, within }) {
+        const name = unique("still");
+        await port.createMachine(specOf(name));
+        for (const [machine, condition] of [[name, "precondition"], [unique("nobody"), "not-found"]] as const) {
+          const debug = port.debug();
+          debug.send({ name: machine, packet: new TextEncoder().encode("?") });
+          await refused(within(5000, closed(debug), "debug"), condition);
+        }
+        await port.destroyMachine({ name });
+      },
+    },
+    {
+      requirement: "ORC-24",
+      title: "the engine of a stopped machine is changed for its next start; an unknown one is refused",
+      async run(port, { unique }) {
+        const name = unique("engine");
+        await port.createMachine(specOf(name));
+        const { machine } = await port.setMachineEngine({ name, engine: "reference" });
+        assert.equal(machine!.spec!.engine, "reference");
+        await refused(port.setMachineEngine({ name, engine: "turbo" }), "invalid");
+        await port.createMachine(specOf(name));
+        assert.equal((await port.getMachine({ name })).machine!.spec!.engine, "reference");
+        await refused(port.setMachineEngine({ name: unique("nobody"), engine: "reference" }), "not-found");
+        await port.destroyMachine({ name });
+      },
+    },
+    {
       requirement: "ORC-15",
       title: "exec without a command, or with one that is too long, is invalid",
       async run(port, { unique, within }) {

@@ -3933,7 +3933,7 @@ export const CpuServiceService = {
     responseSerialize: (value: HartEvent): Buffer => Buffer.from(HartEvent.encode(value).finish()),
     responseDeserialize: (value: Buffer): HartEvent => HartEvent.decode(value),
   },
-  /** Not built yet. */
+  /** GDB's remote protocol (CPU-15): one packet a message, without `$`, `#` and checksum; 0x03 alone interrupts. */
   debug: {
     path: "/polyvisor.cpu.v1.CpuService/Debug" as const,
     requestStream: true as const,
@@ -3982,7 +3982,7 @@ export interface CpuServiceServer extends UntypedServiceImplementation {
   interrupts: handleBidiStreamingCall<InterruptSignal, InterruptAck>;
   /** State changes of the harts of one machine; the first message is the present state. */
   watchHarts: handleServerStreamingCall<WatchHartsRequest, HartEvent>;
-  /** Not built yet. */
+  /** GDB's remote protocol (CPU-15): one packet a message, without `$`, `#` and checksum; 0x03 alone interrupts. */
   debug: handleBidiStreamingCall<DebugRequest, DebugResponse>;
   /** State of all harts of a stopped machine as one blob, and back (CPU-14). */
   saveHarts: handleUnaryCall<SaveHartsRequest, SaveHartsResponse>;
@@ -4139,7 +4139,7 @@ export interface CpuServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<HartEvent>;
-  /** Not built yet. */
+  /** GDB's remote protocol (CPU-15): one packet a message, without `$`, `#` and checksum; 0x03 alone interrupts. */
   debug(): ClientDuplexStream<DebugRequest, DebugResponse>;
   debug(options: Partial<CallOptions>): ClientDuplexStream<DebugRequest, DebugResponse>;
   debug(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<DebugRequest, DebugResponse>;

@@ -286,6 +286,8 @@ export interface BlockResponse {
 export interface ResizeDiskRequest {
   id: string;
   bytes: bigint;
+  /** what lies behind the new end is lost */
+  mayShrink: boolean;
 }
 
 export interface ResizeDiskResponse {
@@ -297,14 +299,62 @@ export interface CloneDiskRequest {
 }
 
 export interface CloneDiskResponse {
+  disk: Disk | undefined;
 }
 
 export interface CommitDiskRequest {
   id: string;
+  /** the disk stands on the image afterwards, without layers of its own; it must not be open */
+  rebase: boolean;
+  /** an image of its own, not one on top of the base */
+  flatten: boolean;
 }
 
 export interface CommitDiskResponse {
   digest: string;
+  image: DiskImage | undefined;
+}
+
+/** chunked: libs/image-spec */
+export interface DiskImage {
+  /** of the index */
+  digest: string;
+  mediaType: string;
+  indexBytes: bigint;
+  diskBytes: bigint;
+  /** of the chunks blob that was made */
+  addedBytes: bigint;
+}
+
+export interface DiffDiskRequest {
+  id: string;
+}
+
+export interface DiffDiskResponse {
+  position: bigint;
+  length: bigint;
+  zero: boolean;
+}
+
+export interface ExportDiskRequest {
+  id: string;
+  format: string;
+}
+
+export interface ExportDiskResponse {
+  data: Uint8Array;
+  zeros: bigint;
+}
+
+export interface ImportImageRequest {
+  format: string;
+  size: bigint;
+  data: Uint8Array;
+  finish: boolean;
+}
+
+export interface ImportImageResponse {
+  image: DiskImage | undefined;
 }
 
 export interface CollectGarbageRequest {
@@ -3448,7 +3498,7 @@ export const BlockResponse: MessageFns<BlockResponse> = {
 };
 
 function createBaseResizeDiskRequest(): ResizeDiskRequest {
-  return { id: "", bytes: 0n };
+  return { id: "", bytes: 0n, mayShrink: false };
 }
 
 export const ResizeDiskRequest: MessageFns<ResizeDiskRequest> = {
@@ -3461,6 +3511,9 @@ export const ResizeDiskRequest: MessageFns<ResizeDiskRequest> = {
         throw new globalThis.Error("value provided for field message.bytes of type uint64 too large");
       }
       writer.uint32(16).uint64(message.bytes);
+    }
+    if (message.mayShrink !== false) {
+      writer.uint32(24).bool(message.mayShrink);
     }
     return writer;
   },
@@ -3494,6 +3547,14 @@ export const ResizeDiskRequest: MessageFns<ResizeDiskRequest> = {
             message.bytes = reader.uint64() as bigint;
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.mayShrink = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3510,6 +3571,11 @@ export const ResizeDiskRequest: MessageFns<ResizeDiskRequest> = {
     return {
       id: isSet(object.id) ? globalThis.String(object.id) : "",
       bytes: isSet(object.bytes) ? BigInt(object.bytes) : 0n,
+      mayShrink: isSet(object.mayShrink)
+        ? globalThis.Boolean(object.mayShrink)
+        : isSet(object.may_shrink)
+        ? globalThis.Boolean(object.may_shrink)
+        : false,
     };
   },
 
@@ -3521,6 +3587,9 @@ export const ResizeDiskRequest: MessageFns<ResizeDiskRequest> = {
     if (message.bytes !== 0n) {
       obj.bytes = message.bytes.toString();
     }
+    if (message.mayShrink !== false) {
+      obj.mayShrink = message.mayShrink;
+    }
     return obj;
   },
 
@@ -3531,6 +3600,7 @@ export const ResizeDiskRequest: MessageFns<ResizeDiskRequest> = {
     const message = createBaseResizeDiskRequest();
     message.id = object.id ?? "";
     message.bytes = (object.bytes !== undefined && object.bytes !== null) ? BigInt(object.bytes) : 0n;
+    message.mayShrink = object.mayShrink ?? false;
     return message;
   },
 };
@@ -3677,11 +3747,14 @@ export const CloneDiskRequest: MessageFns<CloneDiskRequest> = {
 };
 
 function createBaseCloneDiskResponse(): CloneDiskResponse {
-  return {};
+  return { disk: undefined };
 }
 
 export const CloneDiskResponse: MessageFns<CloneDiskResponse> = {
-  encode(_: CloneDiskResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+  encode(message: CloneDiskResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.disk !== undefined) {
+      Disk.encode(message.disk, writer.uint32(10).fork()).join();
+    }
     return writer;
   },
 
@@ -3698,6 +3771,14 @@ export const CloneDiskResponse: MessageFns<CloneDiskResponse> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.disk = Disk.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3710,32 +3791,42 @@ export const CloneDiskResponse: MessageFns<CloneDiskResponse> = {
     }
   },
 
-  fromJSON(_: any): CloneDiskResponse {
-    return {};
+  fromJSON(object: any): CloneDiskResponse {
+    return { disk: isSet(object.disk) ? Disk.fromJSON(object.disk) : undefined };
   },
 
-  toJSON(_: CloneDiskResponse): unknown {
+  toJSON(message: CloneDiskResponse): unknown {
     const obj: any = {};
+    if (message.disk !== undefined) {
+      obj.disk = Disk.toJSON(message.disk);
+    }
     return obj;
   },
 
   create(base?: DeepPartial<CloneDiskResponse>): CloneDiskResponse {
     return CloneDiskResponse.fromPartial(base ?? {});
   },
-  fromPartial(_: DeepPartial<CloneDiskResponse>): CloneDiskResponse {
+  fromPartial(object: DeepPartial<CloneDiskResponse>): CloneDiskResponse {
     const message = createBaseCloneDiskResponse();
+    message.disk = (object.disk !== undefined && object.disk !== null) ? Disk.fromPartial(object.disk) : undefined;
     return message;
   },
 };
 
 function createBaseCommitDiskRequest(): CommitDiskRequest {
-  return { id: "" };
+  return { id: "", rebase: false, flatten: false };
 }
 
 export const CommitDiskRequest: MessageFns<CommitDiskRequest> = {
   encode(message: CommitDiskRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.id !== "") {
       writer.uint32(10).string(message.id);
+    }
+    if (message.rebase !== false) {
+      writer.uint32(16).bool(message.rebase);
+    }
+    if (message.flatten !== false) {
+      writer.uint32(24).bool(message.flatten);
     }
     return writer;
   },
@@ -3761,6 +3852,22 @@ export const CommitDiskRequest: MessageFns<CommitDiskRequest> = {
             message.id = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.rebase = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.flatten = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3774,13 +3881,23 @@ export const CommitDiskRequest: MessageFns<CommitDiskRequest> = {
   },
 
   fromJSON(object: any): CommitDiskRequest {
-    return { id: isSet(object.id) ? globalThis.String(object.id) : "" };
+    return {
+      id: isSet(object.id) ? globalThis.String(object.id) : "",
+      rebase: isSet(object.rebase) ? globalThis.Boolean(object.rebase) : false,
+      flatten: isSet(object.flatten) ? globalThis.Boolean(object.flatten) : false,
+    };
   },
 
   toJSON(message: CommitDiskRequest): unknown {
     const obj: any = {};
     if (message.id !== "") {
       obj.id = message.id;
+    }
+    if (message.rebase !== false) {
+      obj.rebase = message.rebase;
+    }
+    if (message.flatten !== false) {
+      obj.flatten = message.flatten;
     }
     return obj;
   },
@@ -3791,18 +3908,23 @@ export const CommitDiskRequest: MessageFns<CommitDiskRequest> = {
   fromPartial(object: DeepPartial<CommitDiskRequest>): CommitDiskRequest {
     const message = createBaseCommitDiskRequest();
     message.id = object.id ?? "";
+    message.rebase = object.rebase ?? false;
+    message.flatten = object.flatten ?? false;
     return message;
   },
 };
 
 function createBaseCommitDiskResponse(): CommitDiskResponse {
-  return { digest: "" };
+  return { digest: "", image: undefined };
 }
 
 export const CommitDiskResponse: MessageFns<CommitDiskResponse> = {
   encode(message: CommitDiskResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.digest !== "") {
       writer.uint32(10).string(message.digest);
+    }
+    if (message.image !== undefined) {
+      DiskImage.encode(message.image, writer.uint32(18).fork()).join();
     }
     return writer;
   },
@@ -3828,6 +3950,14 @@ export const CommitDiskResponse: MessageFns<CommitDiskResponse> = {
             message.digest = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.image = DiskImage.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3841,13 +3971,19 @@ export const CommitDiskResponse: MessageFns<CommitDiskResponse> = {
   },
 
   fromJSON(object: any): CommitDiskResponse {
-    return { digest: isSet(object.digest) ? globalThis.String(object.digest) : "" };
+    return {
+      digest: isSet(object.digest) ? globalThis.String(object.digest) : "",
+      image: isSet(object.image) ? DiskImage.fromJSON(object.image) : undefined,
+    };
   },
 
   toJSON(message: CommitDiskResponse): unknown {
     const obj: any = {};
     if (message.digest !== "") {
       obj.digest = message.digest;
+    }
+    if (message.image !== undefined) {
+      obj.image = DiskImage.toJSON(message.image);
     }
     return obj;
   },
@@ -3858,6 +3994,707 @@ export const CommitDiskResponse: MessageFns<CommitDiskResponse> = {
   fromPartial(object: DeepPartial<CommitDiskResponse>): CommitDiskResponse {
     const message = createBaseCommitDiskResponse();
     message.digest = object.digest ?? "";
+    message.image = (object.image !== undefined && object.image !== null)
+      ? DiskImage.fromPartial(object.image)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseDiskImage(): DiskImage {
+  return { digest: "", mediaType: "", indexBytes: 0n, diskBytes: 0n, addedBytes: 0n };
+}
+
+export const DiskImage: MessageFns<DiskImage> = {
+  encode(message: DiskImage, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.digest !== "") {
+      writer.uint32(10).string(message.digest);
+    }
+    if (message.mediaType !== "") {
+      writer.uint32(18).string(message.mediaType);
+    }
+    if (message.indexBytes !== 0n) {
+      if (BigInt.asUintN(64, message.indexBytes) !== message.indexBytes) {
+        throw new globalThis.Error("value provided for field message.indexBytes of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.indexBytes);
+    }
+    if (message.diskBytes !== 0n) {
+      if (BigInt.asUintN(64, message.diskBytes) !== message.diskBytes) {
+        throw new globalThis.Error("value provided for field message.diskBytes of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.diskBytes);
+    }
+    if (message.addedBytes !== 0n) {
+      if (BigInt.asUintN(64, message.addedBytes) !== message.addedBytes) {
+        throw new globalThis.Error("value provided for field message.addedBytes of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.addedBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DiskImage {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDiskImage();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.digest = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.mediaType = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.indexBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.diskBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.addedBytes = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DiskImage {
+    return {
+      digest: isSet(object.digest) ? globalThis.String(object.digest) : "",
+      mediaType: isSet(object.mediaType)
+        ? globalThis.String(object.mediaType)
+        : isSet(object.media_type)
+        ? globalThis.String(object.media_type)
+        : "",
+      indexBytes: isSet(object.indexBytes)
+        ? BigInt(object.indexBytes)
+        : isSet(object.index_bytes)
+        ? BigInt(object.index_bytes)
+        : 0n,
+      diskBytes: isSet(object.diskBytes)
+        ? BigInt(object.diskBytes)
+        : isSet(object.disk_bytes)
+        ? BigInt(object.disk_bytes)
+        : 0n,
+      addedBytes: isSet(object.addedBytes)
+        ? BigInt(object.addedBytes)
+        : isSet(object.added_bytes)
+        ? BigInt(object.added_bytes)
+        : 0n,
+    };
+  },
+
+  toJSON(message: DiskImage): unknown {
+    const obj: any = {};
+    if (message.digest !== "") {
+      obj.digest = message.digest;
+    }
+    if (message.mediaType !== "") {
+      obj.mediaType = message.mediaType;
+    }
+    if (message.indexBytes !== 0n) {
+      obj.indexBytes = message.indexBytes.toString();
+    }
+    if (message.diskBytes !== 0n) {
+      obj.diskBytes = message.diskBytes.toString();
+    }
+    if (message.addedBytes !== 0n) {
+      obj.addedBytes = message.addedBytes.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DiskImage>): DiskImage {
+    return DiskImage.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DiskImage>): DiskImage {
+    const message = createBaseDiskImage();
+    message.digest = object.digest ?? "";
+    message.mediaType = object.mediaType ?? "";
+    message.indexBytes = (object.indexBytes !== undefined && object.indexBytes !== null)
+      ? BigInt(object.indexBytes)
+      : 0n;
+    message.diskBytes = (object.diskBytes !== undefined && object.diskBytes !== null) ? BigInt(object.diskBytes) : 0n;
+    message.addedBytes = (object.addedBytes !== undefined && object.addedBytes !== null)
+      ? BigInt(object.addedBytes)
+      : 0n;
+    return message;
+  },
+};
+
+function createBaseDiffDiskRequest(): DiffDiskRequest {
+  return { id: "" };
+}
+
+export const DiffDiskRequest: MessageFns<DiffDiskRequest> = {
+  encode(message: DiffDiskRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DiffDiskRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDiffDiskRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DiffDiskRequest {
+    return { id: isSet(object.id) ? globalThis.String(object.id) : "" };
+  },
+
+  toJSON(message: DiffDiskRequest): unknown {
+    const obj: any = {};
+    if (message.id !== "") {
+      obj.id = message.id;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DiffDiskRequest>): DiffDiskRequest {
+    return DiffDiskRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DiffDiskRequest>): DiffDiskRequest {
+    const message = createBaseDiffDiskRequest();
+    message.id = object.id ?? "";
+    return message;
+  },
+};
+
+function createBaseDiffDiskResponse(): DiffDiskResponse {
+  return { position: 0n, length: 0n, zero: false };
+}
+
+export const DiffDiskResponse: MessageFns<DiffDiskResponse> = {
+  encode(message: DiffDiskResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.position !== 0n) {
+      if (BigInt.asUintN(64, message.position) !== message.position) {
+        throw new globalThis.Error("value provided for field message.position of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.position);
+    }
+    if (message.length !== 0n) {
+      if (BigInt.asUintN(64, message.length) !== message.length) {
+        throw new globalThis.Error("value provided for field message.length of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.length);
+    }
+    if (message.zero !== false) {
+      writer.uint32(24).bool(message.zero);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DiffDiskResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDiffDiskResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.position = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.length = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.zero = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DiffDiskResponse {
+    return {
+      position: isSet(object.position) ? BigInt(object.position) : 0n,
+      length: isSet(object.length) ? BigInt(object.length) : 0n,
+      zero: isSet(object.zero) ? globalThis.Boolean(object.zero) : false,
+    };
+  },
+
+  toJSON(message: DiffDiskResponse): unknown {
+    const obj: any = {};
+    if (message.position !== 0n) {
+      obj.position = message.position.toString();
+    }
+    if (message.length !== 0n) {
+      obj.length = message.length.toString();
+    }
+    if (message.zero !== false) {
+      obj.zero = message.zero;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DiffDiskResponse>): DiffDiskResponse {
+    return DiffDiskResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DiffDiskResponse>): DiffDiskResponse {
+    const message = createBaseDiffDiskResponse();
+    message.position = (object.position !== undefined && object.position !== null) ? BigInt(object.position) : 0n;
+    message.length = (object.length !== undefined && object.length !== null) ? BigInt(object.length) : 0n;
+    message.zero = object.zero ?? false;
+    return message;
+  },
+};
+
+function createBaseExportDiskRequest(): ExportDiskRequest {
+  return { id: "", format: "" };
+}
+
+export const ExportDiskRequest: MessageFns<ExportDiskRequest> = {
+  encode(message: ExportDiskRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    if (message.format !== "") {
+      writer.uint32(18).string(message.format);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ExportDiskRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExportDiskRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.format = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ExportDiskRequest {
+    return {
+      id: isSet(object.id) ? globalThis.String(object.id) : "",
+      format: isSet(object.format) ? globalThis.String(object.format) : "",
+    };
+  },
+
+  toJSON(message: ExportDiskRequest): unknown {
+    const obj: any = {};
+    if (message.id !== "") {
+      obj.id = message.id;
+    }
+    if (message.format !== "") {
+      obj.format = message.format;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ExportDiskRequest>): ExportDiskRequest {
+    return ExportDiskRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ExportDiskRequest>): ExportDiskRequest {
+    const message = createBaseExportDiskRequest();
+    message.id = object.id ?? "";
+    message.format = object.format ?? "";
+    return message;
+  },
+};
+
+function createBaseExportDiskResponse(): ExportDiskResponse {
+  return { data: new Uint8Array(0), zeros: 0n };
+}
+
+export const ExportDiskResponse: MessageFns<ExportDiskResponse> = {
+  encode(message: ExportDiskResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.data.length !== 0) {
+      writer.uint32(10).bytes(message.data);
+    }
+    if (message.zeros !== 0n) {
+      if (BigInt.asUintN(64, message.zeros) !== message.zeros) {
+        throw new globalThis.Error("value provided for field message.zeros of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.zeros);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ExportDiskResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExportDiskResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.data = reader.bytes();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.zeros = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ExportDiskResponse {
+    return {
+      data: isSet(object.data) ? bytesFromBase64(object.data) : new Uint8Array(0),
+      zeros: isSet(object.zeros) ? BigInt(object.zeros) : 0n,
+    };
+  },
+
+  toJSON(message: ExportDiskResponse): unknown {
+    const obj: any = {};
+    if (message.data.length !== 0) {
+      obj.data = base64FromBytes(message.data);
+    }
+    if (message.zeros !== 0n) {
+      obj.zeros = message.zeros.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ExportDiskResponse>): ExportDiskResponse {
+    return ExportDiskResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ExportDiskResponse>): ExportDiskResponse {
+    const message = createBaseExportDiskResponse();
+    message.data = object.data ?? new Uint8Array(0);
+    message.zeros = (object.zeros !== undefined && object.zeros !== null) ? BigInt(object.zeros) : 0n;
+    return message;
+  },
+};
+
+function createBaseImportImageRequest(): ImportImageRequest {
+  return { format: "", size: 0n, data: new Uint8Array(0), finish: false };
+}
+
+export const ImportImageRequest: MessageFns<ImportImageRequest> = {
+  encode(message: ImportImageRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.format !== "") {
+      writer.uint32(10).string(message.format);
+    }
+    if (message.size !== 0n) {
+      if (BigInt.asUintN(64, message.size) !== message.size) {
+        throw new globalThis.Error("value provided for field message.size of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.size);
+    }
+    if (message.data.length !== 0) {
+      writer.uint32(26).bytes(message.data);
+    }
+    if (message.finish !== false) {
+      writer.uint32(32).bool(message.finish);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ImportImageRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseImportImageRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.format = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.size = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.data = reader.bytes();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.finish = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ImportImageRequest {
+    return {
+      format: isSet(object.format) ? globalThis.String(object.format) : "",
+      size: isSet(object.size) ? BigInt(object.size) : 0n,
+      data: isSet(object.data) ? bytesFromBase64(object.data) : new Uint8Array(0),
+      finish: isSet(object.finish) ? globalThis.Boolean(object.finish) : false,
+    };
+  },
+
+  toJSON(message: ImportImageRequest): unknown {
+    const obj: any = {};
+    if (message.format !== "") {
+      obj.format = message.format;
+    }
+    if (message.size !== 0n) {
+      obj.size = message.size.toString();
+    }
+    if (message.data.length !== 0) {
+      obj.data = base64FromBytes(message.data);
+    }
+    if (message.finish !== false) {
+      obj.finish = message.finish;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ImportImageRequest>): ImportImageRequest {
+    return ImportImageRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ImportImageRequest>): ImportImageRequest {
+    const message = createBaseImportImageRequest();
+    message.format = object.format ?? "";
+    message.size = (object.size !== undefined && object.size !== null) ? BigInt(object.size) : 0n;
+    message.data = object.data ?? new Uint8Array(0);
+    message.finish = object.finish ?? false;
+    return message;
+  },
+};
+
+function createBaseImportImageResponse(): ImportImageResponse {
+  return { image: undefined };
+}
+
+export const ImportImageResponse: MessageFns<ImportImageResponse> = {
+  encode(message: ImportImageResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.image !== undefined) {
+      DiskImage.encode(message.image, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ImportImageResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseImportImageResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.image = DiskImage.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ImportImageResponse {
+    return { image: isSet(object.image) ? DiskImage.fromJSON(object.image) : undefined };
+  },
+
+  toJSON(message: ImportImageResponse): unknown {
+    const obj: any = {};
+    if (message.image !== undefined) {
+      obj.image = DiskImage.toJSON(message.image);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ImportImageResponse>): ImportImageResponse {
+    return ImportImageResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ImportImageResponse>): ImportImageResponse {
+    const message = createBaseImportImageResponse();
+    message.image = (object.image !== undefined && object.image !== null)
+      ? DiskImage.fromPartial(object.image)
+      : undefined;
     return message;
   },
 };
@@ -4650,7 +5487,6 @@ export const ImageServiceService = {
     responseSerialize: (value: BlockResponse): Buffer => Buffer.from(BlockResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): BlockResponse => BlockResponse.decode(value),
   },
-  /** Not built yet (the registry issue). */
   resizeDisk: {
     path: "/polyvisor.image.v1.ImageService/ResizeDisk" as const,
     requestStream: false as const,
@@ -4660,6 +5496,7 @@ export const ImageServiceService = {
     responseSerialize: (value: ResizeDiskResponse): Buffer => Buffer.from(ResizeDiskResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ResizeDiskResponse => ResizeDiskResponse.decode(value),
   },
+  /** Another disk with the content of this moment; both share it. Also while the disk is open. */
   cloneDisk: {
     path: "/polyvisor.image.v1.ImageService/CloneDisk" as const,
     requestStream: false as const,
@@ -4669,6 +5506,7 @@ export const ImageServiceService = {
     responseSerialize: (value: CloneDiskResponse): Buffer => Buffer.from(CloneDiskResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CloneDiskResponse => CloneDiskResponse.decode(value),
   },
+  /** The disk's content of this moment as a chunked image on top of its base. Also while it is open. */
   commitDisk: {
     path: "/polyvisor.image.v1.ImageService/CommitDisk" as const,
     requestStream: false as const,
@@ -4677,6 +5515,36 @@ export const ImageServiceService = {
     requestDeserialize: (value: Buffer): CommitDiskRequest => CommitDiskRequest.decode(value),
     responseSerialize: (value: CommitDiskResponse): Buffer => Buffer.from(CommitDiskResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CommitDiskResponse => CommitDiskResponse.decode(value),
+  },
+  /** What the disk's layers change over its base, in order. */
+  diffDisk: {
+    path: "/polyvisor.image.v1.ImageService/DiffDisk" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: DiffDiskRequest): Buffer => Buffer.from(DiffDiskRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DiffDiskRequest => DiffDiskRequest.decode(value),
+    responseSerialize: (value: DiffDiskResponse): Buffer => Buffer.from(DiffDiskResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DiffDiskResponse => DiffDiskResponse.decode(value),
+  },
+  /** The disk's content of this moment as a file. Also while it is open. */
+  exportDisk: {
+    path: "/polyvisor.image.v1.ImageService/ExportDisk" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: ExportDiskRequest): Buffer => Buffer.from(ExportDiskRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ExportDiskRequest => ExportDiskRequest.decode(value),
+    responseSerialize: (value: ExportDiskResponse): Buffer => Buffer.from(ExportDiskResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ExportDiskResponse => ExportDiskResponse.decode(value),
+  },
+  /** A file of another program as a chunked image: first message with format and size, then data, the last with finish. */
+  importImage: {
+    path: "/polyvisor.image.v1.ImageService/ImportImage" as const,
+    requestStream: true as const,
+    responseStream: true as const,
+    requestSerialize: (value: ImportImageRequest): Buffer => Buffer.from(ImportImageRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ImportImageRequest => ImportImageRequest.decode(value),
+    responseSerialize: (value: ImportImageResponse): Buffer => Buffer.from(ImportImageResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ImportImageResponse => ImportImageResponse.decode(value),
   },
   collectGarbage: {
     path: "/polyvisor.image.v1.ImageService/CollectGarbage" as const,
@@ -4727,10 +5595,17 @@ export interface ImageServiceServer extends UntypedServiceImplementation {
   listDisks: handleUnaryCall<ListDisksRequest, ListDisksResponse>;
   /** Plane: blocks. One stream per open disk; the first message opens it, exclusively. Answers in any order, by id. */
   blocks: handleBidiStreamingCall<BlockRequest, BlockResponse>;
-  /** Not built yet (the registry issue). */
   resizeDisk: handleUnaryCall<ResizeDiskRequest, ResizeDiskResponse>;
+  /** Another disk with the content of this moment; both share it. Also while the disk is open. */
   cloneDisk: handleUnaryCall<CloneDiskRequest, CloneDiskResponse>;
+  /** The disk's content of this moment as a chunked image on top of its base. Also while it is open. */
   commitDisk: handleUnaryCall<CommitDiskRequest, CommitDiskResponse>;
+  /** What the disk's layers change over its base, in order. */
+  diffDisk: handleServerStreamingCall<DiffDiskRequest, DiffDiskResponse>;
+  /** The disk's content of this moment as a file. Also while it is open. */
+  exportDisk: handleServerStreamingCall<ExportDiskRequest, ExportDiskResponse>;
+  /** A file of another program as a chunked image: first message with format and size, then data, the last with finish. */
+  importImage: handleBidiStreamingCall<ImportImageRequest, ImportImageResponse>;
   collectGarbage: handleUnaryCall<CollectGarbageRequest, CollectGarbageResponse>;
   describeRegistry: handleUnaryCall<DescribeRegistryRequest, DescribeRegistryResponse>;
   setPins: handleUnaryCall<SetPinsRequest, SetPinsResponse>;
@@ -4876,7 +5751,6 @@ export interface ImageServiceClient extends Client {
   blocks(): ClientDuplexStream<BlockRequest, BlockResponse>;
   blocks(options: Partial<CallOptions>): ClientDuplexStream<BlockRequest, BlockResponse>;
   blocks(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<BlockRequest, BlockResponse>;
-  /** Not built yet (the registry issue). */
   resizeDisk(
     request: ResizeDiskRequest,
     callback: (error: ServiceError | null, response: ResizeDiskResponse) => void,
@@ -4892,6 +5766,7 @@ export interface ImageServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ResizeDiskResponse) => void,
   ): ClientUnaryCall;
+  /** Another disk with the content of this moment; both share it. Also while the disk is open. */
   cloneDisk(
     request: CloneDiskRequest,
     callback: (error: ServiceError | null, response: CloneDiskResponse) => void,
@@ -4907,6 +5782,7 @@ export interface ImageServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CloneDiskResponse) => void,
   ): ClientUnaryCall;
+  /** The disk's content of this moment as a chunked image on top of its base. Also while it is open. */
   commitDisk(
     request: CommitDiskRequest,
     callback: (error: ServiceError | null, response: CommitDiskResponse) => void,
@@ -4922,6 +5798,27 @@ export interface ImageServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CommitDiskResponse) => void,
   ): ClientUnaryCall;
+  /** What the disk's layers change over its base, in order. */
+  diffDisk(request: DiffDiskRequest, options?: Partial<CallOptions>): ClientReadableStream<DiffDiskResponse>;
+  diffDisk(
+    request: DiffDiskRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<DiffDiskResponse>;
+  /** The disk's content of this moment as a file. Also while it is open. */
+  exportDisk(request: ExportDiskRequest, options?: Partial<CallOptions>): ClientReadableStream<ExportDiskResponse>;
+  exportDisk(
+    request: ExportDiskRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<ExportDiskResponse>;
+  /** A file of another program as a chunked image: first message with format and size, then data, the last with finish. */
+  importImage(): ClientDuplexStream<ImportImageRequest, ImportImageResponse>;
+  importImage(options: Partial<CallOptions>): ClientDuplexStream<ImportImageRequest, ImportImageResponse>;
+  importImage(
+    metadata: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientDuplexStream<ImportImageRequest, ImportImageResponse>;
   collectGarbage(
     request: CollectGarbageRequest,
     callback: (error: ServiceError | null, response: CollectGarbageResponse) => void,

@@ -129,24 +129,6 @@ export interface MachineSpec {
   topology: string;
   /** destroyed when it stops (hv run) */
   ephemeral: boolean;
-  /** empty: one on the default network, unless no_network */
-  nics: NicSpec[];
-}
-
-export interface NicSpec {
-  /** by name; empty: the default of the mode */
-  network: string;
-  /** nat|natnetwork|internal|hostonly|bridged: the network is made at the start if it does not exist. Empty: it must exist. */
-  mode: string;
-  /** empty: derived from the machine and the index */
-  mac: string;
-  /** static: "10.1.0.5/24" */
-  address: string;
-  vlan: number;
-  trunk: number[];
-  rateLimit: bigint;
-  /** bridged */
-  interface: string;
 }
 
 export interface Machine {
@@ -346,6 +328,24 @@ export interface TraceRequest {
   expression: string;
 }
 
+export interface DebugInput {
+  name: string;
+  packet: Uint8Array;
+}
+
+export interface DebugOutput {
+  packet: Uint8Array;
+}
+
+export interface SetMachineEngineRequest {
+  name: string;
+  engine: string;
+}
+
+export interface SetMachineEngineResponse {
+  machine: Machine | undefined;
+}
+
 export interface SaveMachineRequest {
   name: string;
 }
@@ -377,7 +377,6 @@ function createBaseMachineSpec(): MachineSpec {
     noNetwork: false,
     topology: "",
     ephemeral: false,
-    nics: [],
   };
 }
 
@@ -430,9 +429,6 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     }
     if (message.ephemeral !== false) {
       writer.uint32(112).bool(message.ephemeral);
-    }
-    for (const v of message.nics) {
-      NicSpec.encode(v!, writer.uint32(162).fork()).join();
     }
     return writer;
   },
@@ -562,14 +558,6 @@ export const MachineSpec: MessageFns<MachineSpec> = {
             message.ephemeral = reader.bool();
             continue;
           }
-          case 20: {
-            if (tag !== 162) {
-              break;
-            }
-
-            message.nics.push(NicSpec.decode(reader, reader.uint32()));
-            continue;
-          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -626,9 +614,6 @@ export const MachineSpec: MessageFns<MachineSpec> = {
         : false,
       topology: isSet(object.topology) ? globalThis.String(object.topology) : "",
       ephemeral: isSet(object.ephemeral) ? globalThis.Boolean(object.ephemeral) : false,
-      nics: globalThis.Array.isArray(object?.nics)
-        ? object.nics.map((e: any) => NicSpec.fromJSON(e))
-        : [],
     };
   },
 
@@ -676,9 +661,6 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     if (message.ephemeral !== false) {
       obj.ephemeral = message.ephemeral;
     }
-    if (message.nics?.length) {
-      obj.nics = message.nics.map((e) => NicSpec.toJSON(e));
-    }
     return obj;
   },
 
@@ -703,209 +685,6 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     message.noNetwork = object.noNetwork ?? false;
     message.topology = object.topology ?? "";
     message.ephemeral = object.ephemeral ?? false;
-    message.nics = object.nics?.map((e) => NicSpec.fromPartial(e)) || [];
-    return message;
-  },
-};
-
-function createBaseNicSpec(): NicSpec {
-  return { network: "", mode: "", mac: "", address: "", vlan: 0, trunk: [], rateLimit: 0n, interface: "" };
-}
-
-export const NicSpec: MessageFns<NicSpec> = {
-  encode(message: NicSpec, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.network !== "") {
-      writer.uint32(10).string(message.network);
-    }
-    if (message.mode !== "") {
-      writer.uint32(18).string(message.mode);
-    }
-    if (message.mac !== "") {
-      writer.uint32(26).string(message.mac);
-    }
-    if (message.address !== "") {
-      writer.uint32(34).string(message.address);
-    }
-    if (message.vlan !== 0) {
-      writer.uint32(40).uint32(message.vlan);
-    }
-    if (message.trunk.length !== 0) {
-      writer.uint32(50).fork();
-      for (const v of message.trunk) {
-        writer.uint32(v);
-      }
-      writer.join();
-    }
-    if (message.rateLimit !== 0n) {
-      if (BigInt.asUintN(64, message.rateLimit) !== message.rateLimit) {
-        throw new globalThis.Error("value provided for field message.rateLimit of type uint64 too large");
-      }
-      writer.uint32(56).uint64(message.rateLimit);
-    }
-    if (message.interface !== "") {
-      writer.uint32(66).string(message.interface);
-    }
-    return writer;
-  },
-
-  decode(input: BinaryReader | Uint8Array, length?: number): NicSpec {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseNicSpec();
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.network = reader.string();
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.mode = reader.string();
-            continue;
-          }
-          case 3: {
-            if (tag !== 26) {
-              break;
-            }
-
-            message.mac = reader.string();
-            continue;
-          }
-          case 4: {
-            if (tag !== 34) {
-              break;
-            }
-
-            message.address = reader.string();
-            continue;
-          }
-          case 5: {
-            if (tag !== 40) {
-              break;
-            }
-
-            message.vlan = reader.uint32();
-            continue;
-          }
-          case 6: {
-            if (tag === 48) {
-              message.trunk.push(reader.uint32());
-
-              continue;
-            }
-
-            if (tag === 50) {
-              const end2 = reader.uint32() + reader.pos;
-              while (reader.pos < end2) {
-                message.trunk.push(reader.uint32());
-              }
-
-              continue;
-            }
-
-            break;
-          }
-          case 7: {
-            if (tag !== 56) {
-              break;
-            }
-
-            message.rateLimit = reader.uint64() as bigint;
-            continue;
-          }
-          case 8: {
-            if (tag !== 66) {
-              break;
-            }
-
-            message.interface = reader.string();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        reader.skip(tag & 7);
-      }
-      return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  fromJSON(object: any): NicSpec {
-    return {
-      network: isSet(object.network) ? globalThis.String(object.network) : "",
-      mode: isSet(object.mode) ? globalThis.String(object.mode) : "",
-      mac: isSet(object.mac) ? globalThis.String(object.mac) : "",
-      address: isSet(object.address) ? globalThis.String(object.address) : "",
-      vlan: isSet(object.vlan) ? globalThis.Number(object.vlan) : 0,
-      trunk: globalThis.Array.isArray(object?.trunk) ? object.trunk.map((e: any) => globalThis.Number(e)) : [],
-      rateLimit: isSet(object.rateLimit)
-        ? BigInt(object.rateLimit)
-        : isSet(object.rate_limit)
-        ? BigInt(object.rate_limit)
-        : 0n,
-      interface: isSet(object.interface) ? globalThis.String(object.interface) : "",
-    };
-  },
-
-  toJSON(message: NicSpec): unknown {
-    const obj: any = {};
-    if (message.network !== "") {
-      obj.network = message.network;
-    }
-    if (message.mode !== "") {
-      obj.mode = message.mode;
-    }
-    if (message.mac !== "") {
-      obj.mac = message.mac;
-    }
-    if (message.address !== "") {
-      obj.address = message.address;
-    }
-    if (message.vlan !== 0) {
-      obj.vlan = Math.round(message.vlan);
-    }
-    if (message.trunk?.length) {
-      obj.trunk = message.trunk.map((e) => Math.round(e));
-    }
-    if (message.rateLimit !== 0n) {
-      obj.rateLimit = message.rateLimit.toString();
-    }
-    if (message.interface !== "") {
-      obj.interface = message.interface;
-    }
-    return obj;
-  },
-
-  create(base?: DeepPartial<NicSpec>): NicSpec {
-    return NicSpec.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<NicSpec>): NicSpec {
-    const message = createBaseNicSpec();
-    message.network = object.network ?? "";
-    message.mode = object.mode ?? "";
-    message.mac = object.mac ?? "";
-    message.address = object.address ?? "";
-    message.vlan = object.vlan ?? 0;
-    message.trunk = object.trunk?.map((e) => e) || [];
-    message.rateLimit = (object.rateLimit !== undefined && object.rateLimit !== null) ? BigInt(object.rateLimit) : 0n;
-    message.interface = object.interface ?? "";
     return message;
   },
 };
@@ -4230,6 +4009,312 @@ export const TraceRequest: MessageFns<TraceRequest> = {
   },
 };
 
+function createBaseDebugInput(): DebugInput {
+  return { name: "", packet: new Uint8Array(0) };
+}
+
+export const DebugInput: MessageFns<DebugInput> = {
+  encode(message: DebugInput, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.packet.length !== 0) {
+      writer.uint32(18).bytes(message.packet);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DebugInput {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDebugInput();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.packet = reader.bytes();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DebugInput {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      packet: isSet(object.packet) ? bytesFromBase64(object.packet) : new Uint8Array(0),
+    };
+  },
+
+  toJSON(message: DebugInput): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.packet.length !== 0) {
+      obj.packet = base64FromBytes(message.packet);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DebugInput>): DebugInput {
+    return DebugInput.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DebugInput>): DebugInput {
+    const message = createBaseDebugInput();
+    message.name = object.name ?? "";
+    message.packet = object.packet ?? new Uint8Array(0);
+    return message;
+  },
+};
+
+function createBaseDebugOutput(): DebugOutput {
+  return { packet: new Uint8Array(0) };
+}
+
+export const DebugOutput: MessageFns<DebugOutput> = {
+  encode(message: DebugOutput, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.packet.length !== 0) {
+      writer.uint32(10).bytes(message.packet);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DebugOutput {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDebugOutput();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.packet = reader.bytes();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DebugOutput {
+    return { packet: isSet(object.packet) ? bytesFromBase64(object.packet) : new Uint8Array(0) };
+  },
+
+  toJSON(message: DebugOutput): unknown {
+    const obj: any = {};
+    if (message.packet.length !== 0) {
+      obj.packet = base64FromBytes(message.packet);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DebugOutput>): DebugOutput {
+    return DebugOutput.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DebugOutput>): DebugOutput {
+    const message = createBaseDebugOutput();
+    message.packet = object.packet ?? new Uint8Array(0);
+    return message;
+  },
+};
+
+function createBaseSetMachineEngineRequest(): SetMachineEngineRequest {
+  return { name: "", engine: "" };
+}
+
+export const SetMachineEngineRequest: MessageFns<SetMachineEngineRequest> = {
+  encode(message: SetMachineEngineRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.engine !== "") {
+      writer.uint32(18).string(message.engine);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetMachineEngineRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetMachineEngineRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.engine = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetMachineEngineRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      engine: isSet(object.engine) ? globalThis.String(object.engine) : "",
+    };
+  },
+
+  toJSON(message: SetMachineEngineRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.engine !== "") {
+      obj.engine = message.engine;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetMachineEngineRequest>): SetMachineEngineRequest {
+    return SetMachineEngineRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetMachineEngineRequest>): SetMachineEngineRequest {
+    const message = createBaseSetMachineEngineRequest();
+    message.name = object.name ?? "";
+    message.engine = object.engine ?? "";
+    return message;
+  },
+};
+
+function createBaseSetMachineEngineResponse(): SetMachineEngineResponse {
+  return { machine: undefined };
+}
+
+export const SetMachineEngineResponse: MessageFns<SetMachineEngineResponse> = {
+  encode(message: SetMachineEngineResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.machine !== undefined) {
+      Machine.encode(message.machine, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetMachineEngineResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetMachineEngineResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.machine = Machine.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetMachineEngineResponse {
+    return { machine: isSet(object.machine) ? Machine.fromJSON(object.machine) : undefined };
+  },
+
+  toJSON(message: SetMachineEngineResponse): unknown {
+    const obj: any = {};
+    if (message.machine !== undefined) {
+      obj.machine = Machine.toJSON(message.machine);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetMachineEngineResponse>): SetMachineEngineResponse {
+    return SetMachineEngineResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetMachineEngineResponse>): SetMachineEngineResponse {
+    const message = createBaseSetMachineEngineResponse();
+    message.machine = (object.machine !== undefined && object.machine !== null)
+      ? Machine.fromPartial(object.machine)
+      : undefined;
+    return message;
+  },
+};
+
 function createBaseSaveMachineRequest(): SaveMachineRequest {
   return { name: "" };
 }
@@ -4639,6 +4724,28 @@ export const OrchestratorServiceService = {
     responseSerialize: (value: TraceEntry): Buffer => Buffer.from(TraceEntry.encode(value).finish()),
     responseDeserialize: (value: Buffer): TraceEntry => TraceEntry.decode(value),
   },
+  /** GDB's remote protocol, one packet a message without its frame; the first message names the machine and attaches. */
+  debug: {
+    path: "/polyvisor.orchestrator.v1.OrchestratorService/Debug" as const,
+    requestStream: true as const,
+    responseStream: true as const,
+    requestSerialize: (value: DebugInput): Buffer => Buffer.from(DebugInput.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DebugInput => DebugInput.decode(value),
+    responseSerialize: (value: DebugOutput): Buffer => Buffer.from(DebugOutput.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DebugOutput => DebugOutput.decode(value),
+  },
+  /** Also while it runs; kept for its next starts. */
+  setMachineEngine: {
+    path: "/polyvisor.orchestrator.v1.OrchestratorService/SetMachineEngine" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetMachineEngineRequest): Buffer =>
+      Buffer.from(SetMachineEngineRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetMachineEngineRequest => SetMachineEngineRequest.decode(value),
+    responseSerialize: (value: SetMachineEngineResponse): Buffer =>
+      Buffer.from(SetMachineEngineResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SetMachineEngineResponse => SetMachineEngineResponse.decode(value),
+  },
   /** Not built yet. */
   saveMachine: {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/SaveMachine" as const,
@@ -4681,6 +4788,10 @@ export interface OrchestratorServiceServer extends UntypedServiceImplementation 
   removeRule: handleUnaryCall<RemoveRuleRequest, RemoveRuleResponse>;
   listRules: handleUnaryCall<ListRulesRequest, ListRulesResponse>;
   trace: handleServerStreamingCall<TraceRequest, TraceEntry>;
+  /** GDB's remote protocol, one packet a message without its frame; the first message names the machine and attaches. */
+  debug: handleBidiStreamingCall<DebugInput, DebugOutput>;
+  /** Also while it runs; kept for its next starts. */
+  setMachineEngine: handleUnaryCall<SetMachineEngineRequest, SetMachineEngineResponse>;
   /** Not built yet. */
   saveMachine: handleUnaryCall<SaveMachineRequest, SaveMachineResponse>;
   cloneMachine: handleUnaryCall<CloneMachineRequest, CloneMachineResponse>;
@@ -4864,6 +4975,26 @@ export interface OrchestratorServiceClient extends Client {
   ): ClientUnaryCall;
   trace(request: TraceRequest, options?: Partial<CallOptions>): ClientReadableStream<TraceEntry>;
   trace(request: TraceRequest, metadata?: Metadata, options?: Partial<CallOptions>): ClientReadableStream<TraceEntry>;
+  /** GDB's remote protocol, one packet a message without its frame; the first message names the machine and attaches. */
+  debug(): ClientDuplexStream<DebugInput, DebugOutput>;
+  debug(options: Partial<CallOptions>): ClientDuplexStream<DebugInput, DebugOutput>;
+  debug(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<DebugInput, DebugOutput>;
+  /** Also while it runs; kept for its next starts. */
+  setMachineEngine(
+    request: SetMachineEngineRequest,
+    callback: (error: ServiceError | null, response: SetMachineEngineResponse) => void,
+  ): ClientUnaryCall;
+  setMachineEngine(
+    request: SetMachineEngineRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SetMachineEngineResponse) => void,
+  ): ClientUnaryCall;
+  setMachineEngine(
+    request: SetMachineEngineRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SetMachineEngineResponse) => void,
+  ): ClientUnaryCall;
   /** Not built yet. */
   saveMachine(
     request: SaveMachineRequest,
