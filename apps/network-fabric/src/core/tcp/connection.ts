@@ -168,13 +168,16 @@ export class TcpConnection {
   /** Ends the connection at once, with a reset. */
   abort(): void {
     if (this.state === "CLOSED") return;
+    this.#sendReset();
+    this.#close();
+  }
+  #sendReset(): void {
     if (this.state === "SYN-SENT") this.#send(this.#initialSend, TCP_FLAG.RST, NO_OPTIONS, 0);
     else if (this.state !== "TIME-WAIT") {
       const sequence = this.#sender?.next ?? add(this.#initialSend, 1);
       this.#out.acknowledgment = this.#receiver.next;
       this.#send(sequence, TCP_FLAG.RST | TCP_FLAG.ACK, NO_OPTIONS, 0);
     }
-    this.#close();
   }
   /** Sends what is due: data, and the acknowledgment if nothing else carried it. */
   flush(now: number): void {
@@ -322,12 +325,12 @@ export class TcpConnection {
         pieceSize: this.#limits.pieceSize - overhead,
         selective: this.#offer.sackPermitted === true,
       },
-      (sequence, offset, length, { fin, push }) => {
+      (sequence, offset, length, { fin, push }, sentAt) => {
         this.#out.queue = this.#sender!.queue;
         this.#out.offset = offset;
         this.#out.length = length;
         const flags = TCP_FLAG.ACK | (fin ? TCP_FLAG.FIN : 0) | (push && length > 0 ? TCP_FLAG.PSH : 0);
-        this.#acknowledge(now, sequence, flags);
+        this.#acknowledge(sentAt, sequence, flags);
         this.#out.queue = undefined;
         this.#out.length = 0;
       },
@@ -440,8 +443,9 @@ export class TcpConnection {
     return (this.#timestampBase + Math.floor(now)) >>> 0;
   }
   #dead(why: "timeout"): void {
-    this.abort();
+    this.#sendReset();
     this.#user.aborted(why);
+    this.#close();
   }
   #close(): void {
     if (this.state === "CLOSED") return;

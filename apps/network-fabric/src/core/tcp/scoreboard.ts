@@ -13,8 +13,10 @@ export interface SentRange {
 export interface Delivery {
   /** Bytes that are newly known to have arrived. */
   bytes: number;
-  /** Round trip time of the newest of them, if it can be told (sent once). */
+  /** Round trip time of the newest of them, if it can be told. */
   roundTrip: number | undefined;
+  /** Something that was sent twice is among them: what came in order waited for it (Karn's algorithm: RFC 6298, 3). */
+  ambiguous: boolean;
 }
 
 /**
@@ -33,7 +35,7 @@ export class Scoreboard {
   /** The highest end that arrived: something older that comes later was reordered. */
   #highestEnd: number | undefined;
   #reordered = false;
-  #sackedRanges = 0;
+  #sackedBytes = 0;
 
   /** Bytes on the wire: sent, not arrived, not lost ("pipe": RFC 6675). */
   get inFlight(): number {
@@ -80,7 +82,7 @@ export class Scoreboard {
 
   /** Everything before `acknowledged` has arrived, and so have the blocks. */
   acknowledge(acknowledged: number, blocks: readonly { left: number; right: number }[], now: number, minimumRoundTrip: number): Delivery {
-    const delivery: Delivery = { bytes: 0, roundTrip: undefined };
+    const delivery: Delivery = { bytes: 0, roundTrip: undefined, ambiguous: false };
     let gone = 0;
     for (const range of this.#ranges) {
       if (!before(range.start, acknowledged)) break;
@@ -88,11 +90,12 @@ export class Scoreboard {
         this.#split(gone, acknowledged); // a part of it
       }
       this.#arrived(range, now, delivery, minimumRoundTrip);
-      if (range.sacked) this.#sackedRanges--;
+      if (range.sacked) this.#sackedBytes -= distance(range.start, range.end);
       gone++;
     }
     if (gone > 0) this.#ranges.splice(0, gone);
-    for (const { left, right } of blocks) {
+    // In sequence order: what comes below something that has arrived before would count as reordered.
+    for (const { left, right } of blocks.length > 1 ? blocks.toSorted((a, b) => distance(b.left, a.left)) : blocks) {
       if (!before(left, right) || before(left, acknowledged)) continue; // also D-SACK (RFC 2883): about old data
       for (let i = 0; i < this.#ranges.length; i++) {
         const range = this.#ranges[i]!;
@@ -106,7 +109,7 @@ export class Scoreboard {
         if (range.sacked) continue;
         this.#arrived(range, now, delivery, minimumRoundTrip);
         range.sacked = true;
-        this.#sackedRanges++;
+        this.#sackedBytes += distance(range.start, range.end);
       }
     }
     return delivery;
@@ -114,11 +117,11 @@ export class Scoreboard {
 
   /**
    * Marks what is lost by now (RFC 8985, 6.2 step 5). Answers when to look again, if something may become lost by then.
-   * `eager`: no room for reordering, as in recovery.
+   * `eager`: no room for reordering, as in recovery; so do three segments above a hole (DupThresh).
    */
-  detectLoss(now: number, minimumRoundTrip: number, eager: boolean): number | undefined {
+  detectLoss(now: number, minimumRoundTrip: number, eager: boolean, segmentSize: number): number | undefined {
     if (this.#newestSentAt === -Infinity) return undefined;
-    const strict = !this.#reordered && (eager || this.#sackedRanges >= 3);
+    const strict = !this.#reordered && (eager || this.#sackedBytes >= 3 * segmentSize);
     const window = strict ? 0 : Math.max(minimumRoundTrip / 4, this.#reordered ? 1 : 0);
     let again: number | undefined;
     for (const range of this.#ranges) {
@@ -151,7 +154,7 @@ export class Scoreboard {
   }
   clear(): void {
     this.#ranges = [];
-    this.#inFlight = this.#lost = this.#sackedRanges = 0;
+    this.#inFlight = this.#lost = this.#sackedBytes = 0;
   }
 
   #arrived(range: SentRange, now: number, delivery: Delivery, minimumRoundTrip: number): void {
@@ -163,6 +166,7 @@ export class Scoreboard {
     delivery.bytes += bytes;
     const roundTrip = now - range.sentAt;
     if (range.retransmitted) {
+      delivery.ambiguous = true;
       if (roundTrip < minimumRoundTrip) return; // it was the first transmission that arrived
     } else {
       delivery.roundTrip = delivery.roundTrip === undefined ? roundTrip : Math.min(delivery.roundTrip, roundTrip);
@@ -178,7 +182,6 @@ export class Scoreboard {
   #split(index: number, at: number): void {
     const range = this.#ranges[index]!;
     this.#ranges.splice(index + 1, 0, { ...range, start: at });
-    if (range.sacked) this.#sackedRanges++;
     range.end = at;
   }
 }

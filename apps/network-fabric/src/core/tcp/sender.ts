@@ -12,7 +12,7 @@ const MAXIMUM_RETRIES = 12;
 const MAXIMUM_RANGES = 4096;
 
 /** Puts a piece of the stream on the wire. `push`: nothing is waiting behind it. */
-export type Transmit = (sequence: number, offset: number, length: number, flags: { fin: boolean; push: boolean }) => void;
+export type Transmit = (sequence: number, offset: number, length: number, flags: { fin: boolean; push: boolean }, now: number) => void;
 
 /**
  * The sending half of a connection after the handshake: what may go out now, what has to go out again, and when to look
@@ -41,6 +41,8 @@ export class TcpSender {
   /** End of the recovery that is going on (RecoveryPoint: RFC 6675, 5); after a timeout the window grows in it. */
   #recoverUntil: number | undefined;
   #afterTimeout = false;
+  /** What made us enter recovery goes out again at once, whatever the window (RFC 6675, 5 step 4.3). */
+  #firstOfRecovery = false;
   #duplicates = 0;
   /** Without SACK: bytes that duplicate acknowledgments say have left the wire. */
   #inflation = 0;
@@ -97,7 +99,7 @@ export class TcpSender {
     this.#updateWindow(sequence, acknowledgment, segment.window, now);
     const advance = distance(this.unacknowledged, acknowledgment);
     const delivery = this.#board.acknowledge(acknowledgment, this.#selective ? blocks : [], now, this.roundTrip.minimum);
-    if (delivery.roundTrip !== undefined) this.roundTrip.sample(delivery.roundTrip);
+    if (delivery.roundTrip !== undefined && !delivery.ambiguous) this.roundTrip.sample(delivery.roundTrip);
     if (advance > 0) this.#advance(acknowledgment, advance);
     else if (segment.pure && segment.window === windowBefore && !this.#board.empty && acknowledgment === this.unacknowledged) this.#duplicate();
     if (this.#selective) this.#detectLoss(now);
@@ -149,12 +151,13 @@ export class TcpSender {
     this.#board.markFrontLost(this.segmentSize);
   }
   #detectLoss(now: number): void {
-    const again = this.#board.detectLoss(now, this.roundTrip.minimum, this.#recoverUntil !== undefined);
+    const again = this.#board.detectLoss(now, this.roundTrip.minimum, this.#recoverUntil !== undefined, this.segmentSize);
     this.#reorderAt = again ?? Infinity;
     if (this.#board.hasLost && this.#recoverUntil === undefined) this.#enterRecovery();
   }
   #enterRecovery(): void {
     this.#recoverUntil = this.next;
+    this.#firstOfRecovery = true;
     this.#afterTimeout = false;
     this.#congestion.enterRecovery(this.#board.inFlight);
   }
@@ -163,8 +166,9 @@ export class TcpSender {
   pump(now: number): void {
     const board = this.#board;
     const pipe = () => Math.max(0, board.inFlight - this.#inflation);
-    while (board.hasLost && (pipe() < this.#congestion.window || board.inFlight === 0)) {
-      this.#resend(board.firstLost(this.#pieceSize)!, now);
+    while (board.hasLost && (pipe() < this.#congestion.window || board.inFlight === 0 || this.#firstOfRecovery)) {
+      this.#resend(board.firstLost(this.#firstOfRecovery ? this.segmentSize : this.#pieceSize)!, now);
+      this.#firstOfRecovery = false;
     }
     this.#cwndLimited = false;
     for (;;) {
@@ -198,7 +202,7 @@ export class TcpSender {
     if (fin) this.finSent = true;
     this.#board.sent(start, this.next, now);
     if (wasEmpty || this.#retryAt === Infinity) this.#armRetransmission(now);
-    this.#transmit(start, offset, length, { fin, push });
+    this.#transmit(start, offset, length, { fin, push }, now);
   }
   #resend(range: SentRange, now: number): void {
     const { start, end } = range;
@@ -206,7 +210,7 @@ export class TcpSender {
     this.retransmitted++;
     const fin = this.finSent && end === this.next;
     const length = distance(start, end) - (fin ? 1 : 0);
-    this.#transmit(start, distance(this.unacknowledged, start), length, { fin, push: true });
+    this.#transmit(start, distance(this.unacknowledged, start), length, { fin, push: true }, now);
   }
 
   /** Called at `deadline` or later. "dead": the peer has not answered for too long. */
