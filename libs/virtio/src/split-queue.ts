@@ -38,6 +38,8 @@ interface Completion {
   written: number;
   segments: DmaSegment[];
   byteLength: number;
+  /** Seen by the driver together with the one before. */
+  joined: boolean;
 }
 
 /** One completion transfer carries about so much; the next takes the rest. */
@@ -115,13 +117,19 @@ export class SplitQueue {
    * (2.7.8.2): bytes written, from the start of the writable part. A chain of an older epoch is ignored.
    */
   complete(chain: Chain, epoch: number, pieces: readonly { address: bigint; bytes: Uint8Array }[], written: number): void {
+    this.completeTogether([{ chain, pieces, written }], epoch);
+  }
+  /** The same for several chains that the driver must see all at once: a packet in merged buffers (5.1.6.4). */
+  completeTogether(list: readonly { chain: Chain; pieces: readonly { address: bigint; bytes: Uint8Array }[]; written: number }[], epoch: number): void {
     if (epoch !== this.#epoch || !this.#setup) return;
-    let byteLength = 0;
-    const segments = pieces.map(({ address, bytes }) => {
-      byteLength += bytes.length;
-      return dmaWrite(address, bytes);
-    });
-    this.#completions.push({ head: chain.head, written, segments, byteLength });
+    for (const [index, { chain, pieces, written }] of list.entries()) {
+      let byteLength = 0;
+      const segments = pieces.map(({ address, bytes }) => {
+        byteLength += bytes.length;
+        return dmaWrite(address, bytes);
+      });
+      this.#completions.push({ head: chain.head, written, segments, byteLength, joined: index > 0 });
+    }
     if (!this.#completing) void this.#writeCompletions(this.#setup, this.#epoch);
   }
 
@@ -230,7 +238,7 @@ export class SplitQueue {
     for (const completion of this.#completions) {
       byteLength += completion.byteLength;
       segments += completion.segments.length + 1;
-      if (count > 0 && (byteLength > COMPLETION_BYTES || segments > COMPLETION_SEGMENTS)) break;
+      if (count > 0 && !completion.joined && (byteLength > COMPLETION_BYTES || segments > COMPLETION_SEGMENTS)) break;
       count++;
     }
     return this.#completions.splice(0, count);

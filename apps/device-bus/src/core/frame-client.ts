@@ -1,5 +1,6 @@
 import type { Channel } from "@polyvisor/contracts";
-import type { FrameBatch, NetworkPort } from "@polyvisor/contracts/network";
+import type { Frame, FrameBatch, NetworkPort } from "@polyvisor/contracts/network";
+import { completeFrame } from "@polyvisor/wire";
 
 /** Frames that may wait for the guest; also the credit that the fabric starts with. */
 export const RECEIVE_CREDIT = 256;
@@ -8,7 +9,7 @@ const CREDIT_LUMP = 32;
 
 export interface FrameListener {
   /** Frames from the network; the listener gives each back with `consumed`. */
-  received(frames: Uint8Array[]): void;
+  received(frames: Frame[]): void;
   /** There is credit to send again. */
   writable(): void;
   linkChanged(up: boolean): void;
@@ -25,6 +26,8 @@ export class FrameClient {
   #outstanding = RECEIVE_CREDIT;
   #linkUp = false;
   #closed = false;
+  #takesOffload = false;
+  #fabricTakesOffload = false;
   receivedFrames = 0;
   sentFrames = 0;
   overrunFrames = 0;
@@ -52,10 +55,20 @@ export class FrameClient {
   }
 
   /** At most `credit` frames. */
-  send(frames: Uint8Array[]): void {
-    this.#sendCredit -= frames.length;
-    this.sentFrames += frames.length;
-    this.#send(frames, this.#takeConsumed(1));
+  send(frames: Frame[]): void {
+    // A fabric that takes no offload gets whole frames; more of them than were asked for cost credit that is not there.
+    const whole = this.#fabricTakesOffload ? frames : frames.flatMap(({ data, offload }) => (completeFrame(data, offload) ?? []).map((each) => ({ data: each, offload: undefined })));
+    const sent = whole.slice(0, this.#sendCredit);
+    this.#sendCredit -= sent.length;
+    this.sentFrames += sent.length;
+    this.#send(sent, this.#takeConsumed(1));
+  }
+
+  /** Whether the guest's driver takes frames with offload left to do (NET-6); said in every batch from now on. */
+  setTakesOffload(takesOffload: boolean): void {
+    if (this.#takesOffload === takesOffload) return;
+    this.#takesOffload = takesOffload;
+    this.#say([], this.#takeConsumed(1));
   }
 
   /** The guest (or nobody) has taken this many received frames. */
@@ -78,19 +91,22 @@ export class FrameClient {
     return credit;
   }
 
-  #send(frames: Uint8Array[], credit: number): void {
-    if (frames.length === 0 && credit === 0) return;
+  #send(frames: Frame[], credit: number): void {
+    if (frames.length > 0 || credit > 0) this.#say(frames, credit);
+  }
+  #say(frames: Frame[], credit: number): void {
     this.#channel.send({
       machine: this.#machine,
       port: this.#port,
-      frames: frames.map((data) => ({ data, offload: undefined })),
+      frames,
       credit,
       linkUp: true,
-      takesOffload: false,
+      takesOffload: this.#takesOffload,
     });
   }
 
   #received(batch: FrameBatch): void {
+    this.#fabricTakesOffload = batch.takesOffload;
     this.#sendCredit = Math.min(this.#sendCredit + batch.credit, 65_536);
     if (batch.linkUp !== this.#linkUp) {
       this.#linkUp = batch.linkUp;
@@ -101,7 +117,7 @@ export class FrameClient {
     this.#outstanding -= accepted.length;
     this.receivedFrames += accepted.length;
     if (accepted.length > 0) {
-      if (this.#listener) this.#listener.received(accepted.map(({ data }) => data));
+      if (this.#listener) this.#listener.received(accepted);
       else this.consumed(accepted.length);
     }
     if (batch.credit > 0) this.#listener?.writable();

@@ -1,5 +1,6 @@
 import { BlockStatus } from "@polyvisor/contracts/image";
 import { InterruptLine } from "@polyvisor/contracts/cpu";
+import { VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_MRG_RXBUF } from "@polyvisor/virtio";
 import { ADDRESS_MAP } from "@polyvisor/machine";
 import { F_EVENT_IDX, F_INDIRECT_DESC } from "@polyvisor/testkit";
 import fc from "fast-check";
@@ -240,6 +241,36 @@ describe("virtio-net (virtio 1.2, 5.1)", () => {
     const { counters } = await port.readBoardStats({ machine: MACHINE });
     expect(counters.get("net0.rx-dropped")).toBe(41n);
     expect(network.credit.get("p")).toBe(256 + 40);
+  });
+
+  it("passes on what the driver left to do: checksum and segmentation, as its header says (5.1.6)", async () => {
+    const { driver, network } = await withDevice(NET);
+    driver.start(VIRTIO_NET_F_CSUM | VIRTIO_NET_F_HOST_TSO4);
+    expect(network.takesOffload.get("p")).toBe(false);
+    const header = Uint8Array.of(1, 1, 54, 0, 0xe8, 3, 34, 0, 16, 0, 0, 0);
+    await driver.request(1, [{ read: new Uint8Array([...header, ...frame(7, 3000)]) }]);
+    expect(network.received.get("p")!.map(({ length }) => length)).toEqual([3000]);
+    expect(network.offloads.get("p")).toEqual([{ needsChecksum: true, gsoType: 1, headerLength: 54, gsoSize: 1000, checksumStart: 34, checksumOffset: 16 }]);
+  });
+
+  it("puts a packet larger than a buffer into several, seen at once, with the header in the first (5.1.6.4)", async () => {
+    const { driver, network } = await withDevice(NET);
+    driver.start(VIRTIO_NET_F_GUEST_CSUM | VIRTIO_NET_F_GUEST_TSO4 | VIRTIO_NET_F_GUEST_TSO6 | VIRTIO_NET_F_MRG_RXBUF, 64);
+    expect(network.takesOffload.get("p")).toBe(true);
+    const heads = Array.from({ length: 4 }, () => driver.offer(0, [{ write: 1000 }]));
+    driver.notify(0);
+    await settle();
+    const offload = { needsChecksum: true, gsoType: 1, headerLength: 54, gsoSize: 1400, checksumStart: 34, checksumOffset: 16 };
+    network.give("p", { frames: [frame(5, 2500)], offload });
+    network.give("p", { frames: [frame(6, 2500)], offload }); // has to wait for a buffer
+    const [first, second, third] = await Promise.all(heads.slice(0, 3).map((head) => driver.queue(0).waitFor(head)));
+    expect([...first!.data.subarray(0, 13)]).toEqual([1, 1, 54, 0, 0x78, 5, 34, 0, 16, 0, 3, 0, 5]);
+    expect([first!.written, second!.written, third!.written]).toEqual([1000, 1000, 512]);
+    expect(third!.data[511]).toBe(5);
+    const more = [1, 2].map(() => driver.offer(0, [{ write: 1000 }]));
+    driver.notify(0);
+    const last = await driver.queue(0).waitFor(more[1]!);
+    expect([last.written, last.data[511]]).toEqual([512, 6]);
   });
 
   it("counts frames that are too short and gives their buffers back", async () => {
