@@ -91,6 +91,16 @@ export class Nat {
         ...times(mapping),
       });
     }
+    for (const peer of this.udp.peers) {
+      const guest = formatIpv4(peer.guest);
+      const gateway = formatIpv4(this.#gateway);
+      out.push({
+        ...{ port: port(guest), protocol: "udp", guestLocal: `${guest}:${peer.guestPort}`, guestRemote: `${gateway}:${peer.gatewayPort}`, state: "" },
+        ...{ hostLocal: peer.forward.slice(4), hostRemote: `${peer.from.address}:${peer.from.port}`, retransmitted: 0n, forward: peer.forward },
+        ...{ bytesFromGuest: BigInt(peer.bytesFromGuest), bytesToGuest: BigInt(peer.bytesToGuest) },
+        ...times(peer),
+      });
+    }
     return out;
   }
   close(): void {

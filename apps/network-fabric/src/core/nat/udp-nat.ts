@@ -15,6 +15,25 @@ const REMEMBERED = 16;
 /** What an error quotes (RFC 1812, 4.3.2.3). */
 const QUOTED_BYTES = 548;
 
+/** Peers of forwarded ports at a time, and the gateway's ports that stand for them. */
+const MAXIMUM_PEERS = 1024;
+const FIRST_PEER_PORT = 61_000;
+const LAST_PEER_PORT = 65_535;
+
+/** Somebody on the host's side who sent to a forwarded port. */
+export interface UdpPeer {
+  readonly key: string;
+  readonly gatewayPort: number;
+  readonly reply: (answer: Uint8Array) => void;
+  readonly from: HostAddress;
+  readonly forward: string;
+  readonly guest: Ipv4Address;
+  readonly guestPort: number;
+  readonly openedAt: number;
+  lastAt: number;
+  bytesFromGuest: number;
+  bytesToGuest: number;
+}
 export interface UdpMapping {
   readonly guest: Ipv4Address;
   readonly guestPort: number;
@@ -37,6 +56,10 @@ export class UdpNat {
   readonly #gateway: Ipv4Address;
   /** By guest address, then port; oldest first. */
   readonly #mappings = new Map<Ipv4Address, Map<number, UdpMapping>>();
+  /** Peers of forwarded ports, by the gateway's port that stands for each; oldest first. */
+  readonly #peers = new Map<number, UdpPeer>();
+  readonly #peersByKey = new Map<string, UdpPeer>();
+  #nextPeerPort = FIRST_PEER_PORT;
   #cancelSweep: (() => void) | undefined;
 
   constructor(guest: GuestSide, host: HostNetwork, clock: Clock, gateway: Ipv4Address) {
@@ -50,10 +73,46 @@ export class UdpNat {
     for (const ports of this.#mappings.values()) yield* ports.values();
   }
 
+  /**
+   * A datagram that came to a forwarded port: the guest sees each peer as a port of the gateway, and what it sends there goes
+   * back by `reply`. True: the peer is new.
+   */
+  inbound(guest: Ipv4Address, guestPort: number, data: Uint8Array, { from, reply, forward }: { from: HostAddress; reply: (answer: Uint8Array) => void; forward: string }): boolean {
+    const key = `${forward} ${from.address}:${from.port}`;
+    const now = this.#clock.monotonic();
+    let peer = this.#peersByKey.get(key);
+    const fresh = peer === undefined;
+    if (!peer) {
+      if (this.#peers.size >= MAXIMUM_PEERS) this.#removePeer(this.#peers.values().next().value!);
+      while (this.#peers.has(this.#nextPeerPort)) this.#nextPeerPort = this.#nextPeerPort === LAST_PEER_PORT ? FIRST_PEER_PORT : this.#nextPeerPort + 1;
+      peer = { key, gatewayPort: this.#nextPeerPort, reply, from, forward, guest, guestPort, openedAt: now, lastAt: now, bytesFromGuest: 0, bytesToGuest: 0 };
+      this.#peers.set(peer.gatewayPort, peer);
+      this.#peersByKey.set(key, peer);
+      this.#cancelSweep ??= this.#clock.after(SWEEP_MS, () => this.#sweep());
+    }
+    peer.lastAt = now;
+    peer.bytesToGuest += data.length;
+    this.deliver(guest, guestPort, this.#gateway, peer.gatewayPort, data);
+    return fresh;
+  }
+  get peers(): Iterable<UdpPeer> {
+    return this.#peers.values();
+  }
+  #removePeer(peer: UdpPeer): void {
+    this.#peers.delete(peer.gatewayPort);
+    this.#peersByKey.delete(peer.key);
+  }
+
   /** A datagram from a guest; `to` is where its destination is on the host's side. */
   outbound(packet: Ipv4Packet, to: string, verified: boolean): void {
     const datagram = parseUdp(packet.payload, packet, verified);
     if (!datagram || datagram.destinationPort === 0) return;
+    const peer = packet.destination === this.#gateway ? this.#peers.get(datagram.destinationPort) : undefined;
+    if (peer && peer.guest === packet.source) {
+      peer.lastAt = this.#clock.monotonic();
+      peer.bytesFromGuest += datagram.payload.length;
+      return peer.reply(datagram.payload);
+    }
     const mapping = this.#mappingOf(packet.source, datagram.sourcePort);
     if (mapping.socket.pending > PENDING_BYTES) {
       this.counters.nat_udp_dropped++;
@@ -122,7 +181,8 @@ export class UdpNat {
       this.#remove(mapping);
       this.counters.nat_udp_expired++;
     }
-    this.#cancelSweep = this.#mappings.size > 0 ? this.#clock.after(SWEEP_MS, () => this.#sweep()) : undefined;
+    for (const peer of [...this.#peers.values()]) if (now - peer.lastAt >= UDP_IDLE_MS) this.#removePeer(peer);
+    this.#cancelSweep = this.#mappings.size > 0 || this.#peers.size > 0 ? this.#clock.after(SWEEP_MS, () => this.#sweep()) : undefined;
   }
   #remove(mapping: UdpMapping): void {
     mapping.socket.close();

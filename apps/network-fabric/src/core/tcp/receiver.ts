@@ -61,7 +61,7 @@ export class TcpReceiver {
       data = data.subarray(overlap);
       sequence = this.next;
     }
-    const room = distance(sequence, this.edge);
+    const room = distance(sequence, this.edge) + 2 ** this.#scale - 1; // what rounding up let the peer send
     if (data.length > room) data = data.subarray(0, Math.max(0, room));
     if (this.#fin !== undefined && distance(sequence, this.#fin) < data.length) data = data.subarray(0, Math.max(0, distance(sequence, this.#fin)));
     if (data.length > 0) {
@@ -135,9 +135,11 @@ export class TcpReceiver {
     let window = Math.max(promised, room);
     // Small steps to the right are not worth a segment of their own, nor the silly segments they would bring.
     if (window - promised < Math.min(this.#segmentSize, room / 2)) window = promised;
-    const field = Math.min(0xffff, Math.max(Math.ceil(promised / unit), Math.floor(window / unit)));
-    this.edge = add(this.next, field * unit);
-    return field;
+    const grown = Math.min(0xffff, Math.floor(window / unit)) * unit;
+    // A window that stays is rounded up in the field but not here, or it would creep to the right with each acknowledgment.
+    if (grown <= promised) return Math.min(0xffff, Math.ceil(promised / unit));
+    this.edge = add(this.next, grown);
+    return grown / unit;
   }
   /** Would telling the peer of this much room let it go on? */
   worthTelling(room: number, full: number): boolean {
