@@ -9,6 +9,12 @@ export interface BaseImage {
   close(): Promise<void>;
 }
 
+/** Hears of every chunk that is read, and keeps what a later boot can use. */
+export interface BootRecorder {
+  touch(chunk: number): void;
+  save(): Promise<void>;
+}
+
 /** Chunks that are unpacked ahead of a reader that goes through the disk in order. */
 const AHEAD = 4;
 
@@ -17,15 +23,14 @@ export class ChunkedBase implements BaseImage {
   readonly bytes: number;
   readonly #source: ChunkSource;
   readonly #stack: StackedIndex;
-  readonly #onTouch: (chunk: number) => void;
-  #expectedNext = 0;
+  readonly #learn: BootRecorder | undefined;
+  #expectedNext = -1;
 
-  /** `onTouch` hears of every chunk that is read. */
-  constructor(source: ChunkSource, stack: StackedIndex, onTouch: (chunk: number) => void = () => {}) {
+  constructor(source: ChunkSource, stack: StackedIndex, learn?: BootRecorder) {
     this.bytes = stack.diskBytes;
     this.#source = source;
     this.#stack = stack;
-    this.#onTouch = onTouch;
+    this.#learn = learn;
   }
 
   async read(position: number, target: Uint8Array): Promise<void> {
@@ -36,7 +41,7 @@ export class ChunkedBase implements BaseImage {
     const last = Math.floor((end - 1) / chunkBytes);
     const wanted: Promise<Uint8Array | undefined>[] = [];
     for (let chunk = first; chunk <= last; chunk++) {
-      this.#onTouch(chunk);
+      this.#learn?.touch(chunk);
       wanted.push(this.#source.chunk(this.#stack, chunk));
     }
     if (position === this.#expectedNext) this.#readAhead(last);
@@ -58,7 +63,9 @@ export class ChunkedBase implements BaseImage {
     );
   }
 
-  async close(): Promise<void> {}
+  async close(): Promise<void> {
+    await this.#learn?.save().catch(() => {}); // it is only advice
+  }
 
   #readAhead(last: number): void {
     const stop = Math.min(last + AHEAD, Math.ceil(this.bytes / this.#stack.chunkBytes) - 1);

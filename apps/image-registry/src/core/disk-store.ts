@@ -2,6 +2,7 @@ import { ContractError } from "@polyvisor/contracts";
 import type { Disk } from "@polyvisor/contracts/image";
 import { sha256Of } from "@polyvisor/image-spec";
 import { ChunkedBase, type BaseImage } from "./base-image.ts";
+import { BootOrders } from "./boot-order.ts";
 import type { BlobStore } from "./blob-store.ts";
 import type { ChunkSource } from "./chunk-source.ts";
 import { checkDiskId, diskFolder, isChunked, readDiskRecord, recordBytes, writeDiskRecord, type DiskRecord } from "./disk-record.ts";
@@ -27,6 +28,7 @@ export class DiskStore {
   readonly #blobs: BlobStore;
   readonly #chunks: ChunkSource;
   readonly #layers: LayerFiles;
+  readonly #boots: BootOrders;
   /** Disks open here, and those whose close is not over: a new open waits for it. */
   readonly #open = new Map<string, OpenDisk>();
   #structure: Promise<unknown> = Promise.resolve();
@@ -36,6 +38,7 @@ export class DiskStore {
     this.#blobs = blobs;
     this.#chunks = chunks;
     this.#layers = new LayerFiles(storage);
+    this.#boots = new BootOrders(storage);
   }
 
   /** The same disk again changes nothing; one that differs is "already-exists". */
@@ -325,7 +328,10 @@ export class DiskStore {
   async #openBase({ id, baseDigest, baseMediaType }: DiskRecord): Promise<BaseImage | undefined> {
     if (baseDigest === "") return undefined;
     if (!isChunked(baseMediaType, id)) return this.#blobs.open(baseDigest);
-    return new ChunkedBase(this.#chunks, await this.#chunks.stack(baseDigest));
+    const stack = await this.#chunks.stack(baseDigest);
+    // What the last boot wanted comes ahead of this one. Of a base that is whole here nothing needs to come.
+    void this.#boots.read(baseDigest).then((order) => this.#chunks.prefetch(stack, order));
+    return new ChunkedBase(this.#chunks, stack, this.#boots.recorder(baseDigest));
   }
 
   /** A plain base is read in pieces later, so its digest is checked here; a chunked one has a hash per piece. */

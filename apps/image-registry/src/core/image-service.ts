@@ -10,6 +10,7 @@ import { Distribution } from "./distribution/distribution.ts";
 import type { QuotaLimits } from "./distribution/quota.ts";
 import type { Storage } from "./files.ts";
 import { collectGarbage } from "./garbage.ts";
+import type { LazyBlobs, Upstream } from "./lazy-blobs.ts";
 import { createStores } from "./stores.ts";
 
 const SERVICE = "image-registry";
@@ -17,6 +18,8 @@ const SERVICE = "image-registry";
 export interface ImageLimits {
   readonly maxBlobBytes: number;
   readonly quotas?: QuotaLimits;
+  /** None: nothing can be fetched from other registries. */
+  readonly upstream?: Upstream;
 }
 
 /** The contract over the stores, and the OCI distribution API over the same. */
@@ -28,10 +31,12 @@ export class ImageService {
   readonly #disks: DiskStore;
   readonly #storage: Storage;
   readonly #log: ServiceContext["log"];
+  readonly #lazy: LazyBlobs;
 
   constructor(storage: Storage, limits: ImageLimits, context: ServiceContext) {
     const { events, log, clock } = context;
-    const { blobs, boxes, disks, images } = createStores(storage, { maxBlobBytes: limits.maxBlobBytes, now: () => clock.now() });
+    const { blobs, boxes, disks, images, lazy } = createStores(storage, { maxBlobBytes: limits.maxBlobBytes, now: () => clock.now(), upstream: limits.upstream });
+    this.#lazy = lazy;
     this.#disks = disks;
     this.#storage = storage;
     this.#log = log;
@@ -138,6 +143,25 @@ export class ImageService {
       diffDisk: ({ id }, out) => void images.diff(id, out),
       exportDisk: ({ id, format }, out) => void images.export(id, format, out),
       importImage: (channel) => images.import(channel),
+      addBlobOrigin: ({ origin }) =>
+        inContract("addBlobOrigin", async () => {
+          if (!origin) throw new ContractError("invalid", "addBlobOrigin: no origin in the request");
+          const { digest, registry, repository, bytes } = origin;
+          await lazy.addOrigin(digest, { registry, repository, bytes: Number(bytes) });
+          return {};
+        }),
+      listBlobOrigins: () =>
+        inContract("listBlobOrigins", async () => ({
+          origins: (await lazy.list()).map(({ digest, origin, presentBytes, fetchedBytes, requests }) => ({
+            digest,
+            bytes: BigInt(origin.bytes),
+            registry: origin.registry,
+            repository: origin.repository,
+            presentBytes: BigInt(presentBytes),
+            fetchedBytes: BigInt(fetchedBytes),
+            requests: BigInt(requests),
+          })),
+        })),
       blocks: (channel) =>
         serveBlocks(disks, channel, {
           failed: (disk, operation, error) => log.warn({ disk, operation, error: contractError(operation, error).message }, "block operation failed"),
@@ -158,6 +182,7 @@ export class ImageService {
   async close(): Promise<void> {
     await this.distribution.uploads.close();
     await this.#disks.close();
+    await this.#lazy.close();
     this.#storage.catalogue.close();
   }
 }

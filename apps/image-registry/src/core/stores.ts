@@ -1,22 +1,25 @@
 import { BlobStore } from "./blob-store.ts";
 import { BoxStore } from "./box-store.ts";
-import { ChunkSource, storedRanges } from "./chunk-source.ts";
+import { ChunkSource } from "./chunk-source.ts";
 import { DiskImages } from "./disk-images.ts";
 import { DiskStore } from "./disk-store.ts";
 import type { Storage } from "./files.ts";
+import { LazyBlobs, type Upstream } from "./lazy-blobs.ts";
 
 export interface Stores {
   readonly blobs: BlobStore;
   readonly boxes: BoxStore;
   readonly chunks: ChunkSource;
+  readonly lazy: LazyBlobs;
   readonly disks: DiskStore;
   readonly images: DiskImages;
 }
 
 /** The stores of one directory, wired. */
-export function createStores(storage: Storage, options: { maxBlobBytes: number; now?: () => number }): Stores {
+export function createStores(storage: Storage, options: { maxBlobBytes: number; now?: () => number; upstream?: Upstream | undefined }): Stores {
   const blobs = new BlobStore(storage, { maxBytes: options.maxBlobBytes });
-  const chunks = new ChunkSource({ blobs, ranges: storedRanges(blobs), newHash: storage.newHash, zstd: storage.zstd });
+  const lazy = new LazyBlobs({ storage, blobs, upstream: options.upstream });
+  const chunks = new ChunkSource({ blobs, ranges: lazy, newHash: storage.newHash, zstd: storage.zstd });
   const disks = new DiskStore(storage, blobs, chunks);
-  return { blobs, chunks, boxes: new BoxStore(storage.catalogue, blobs, chunks, options.now ?? (() => 0)), disks, images: new DiskImages({ storage, blobs, chunks, disks }) };
+  return { blobs, chunks, lazy, boxes: new BoxStore(storage.catalogue, blobs, chunks, options.now ?? (() => 0)), disks, images: new DiskImages({ storage, blobs, chunks, disks }) };
 }

@@ -405,6 +405,34 @@ export interface SetPinsRequest {
 export interface SetPinsResponse {
 }
 
+export interface BlobOrigin {
+  digest: string;
+  bytes: bigint;
+  /** https://HOST[:PORT] */
+  registry: string;
+  repository: string;
+  /** output only: of bytes */
+  presentBytes: bigint;
+  /** output only: since the service started */
+  fetchedBytes: bigint;
+  /** output only */
+  requests: bigint;
+}
+
+export interface AddBlobOriginRequest {
+  origin: BlobOrigin | undefined;
+}
+
+export interface AddBlobOriginResponse {
+}
+
+export interface ListBlobOriginsRequest {
+}
+
+export interface ListBlobOriginsResponse {
+  origins: BlobOrigin[];
+}
+
 function createBaseStatBlobRequest(): StatBlobRequest {
   return { digest: "" };
 }
@@ -5381,6 +5409,437 @@ export const SetPinsResponse: MessageFns<SetPinsResponse> = {
   },
 };
 
+function createBaseBlobOrigin(): BlobOrigin {
+  return { digest: "", bytes: 0n, registry: "", repository: "", presentBytes: 0n, fetchedBytes: 0n, requests: 0n };
+}
+
+export const BlobOrigin: MessageFns<BlobOrigin> = {
+  encode(message: BlobOrigin, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.digest !== "") {
+      writer.uint32(10).string(message.digest);
+    }
+    if (message.bytes !== 0n) {
+      if (BigInt.asUintN(64, message.bytes) !== message.bytes) {
+        throw new globalThis.Error("value provided for field message.bytes of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.bytes);
+    }
+    if (message.registry !== "") {
+      writer.uint32(26).string(message.registry);
+    }
+    if (message.repository !== "") {
+      writer.uint32(34).string(message.repository);
+    }
+    if (message.presentBytes !== 0n) {
+      if (BigInt.asUintN(64, message.presentBytes) !== message.presentBytes) {
+        throw new globalThis.Error("value provided for field message.presentBytes of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.presentBytes);
+    }
+    if (message.fetchedBytes !== 0n) {
+      if (BigInt.asUintN(64, message.fetchedBytes) !== message.fetchedBytes) {
+        throw new globalThis.Error("value provided for field message.fetchedBytes of type uint64 too large");
+      }
+      writer.uint32(48).uint64(message.fetchedBytes);
+    }
+    if (message.requests !== 0n) {
+      if (BigInt.asUintN(64, message.requests) !== message.requests) {
+        throw new globalThis.Error("value provided for field message.requests of type uint64 too large");
+      }
+      writer.uint32(56).uint64(message.requests);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BlobOrigin {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBlobOrigin();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.digest = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.bytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.registry = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.repository = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.presentBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.fetchedBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.requests = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BlobOrigin {
+    return {
+      digest: isSet(object.digest) ? globalThis.String(object.digest) : "",
+      bytes: isSet(object.bytes) ? BigInt(object.bytes) : 0n,
+      registry: isSet(object.registry) ? globalThis.String(object.registry) : "",
+      repository: isSet(object.repository) ? globalThis.String(object.repository) : "",
+      presentBytes: isSet(object.presentBytes)
+        ? BigInt(object.presentBytes)
+        : isSet(object.present_bytes)
+        ? BigInt(object.present_bytes)
+        : 0n,
+      fetchedBytes: isSet(object.fetchedBytes)
+        ? BigInt(object.fetchedBytes)
+        : isSet(object.fetched_bytes)
+        ? BigInt(object.fetched_bytes)
+        : 0n,
+      requests: isSet(object.requests) ? BigInt(object.requests) : 0n,
+    };
+  },
+
+  toJSON(message: BlobOrigin): unknown {
+    const obj: any = {};
+    if (message.digest !== "") {
+      obj.digest = message.digest;
+    }
+    if (message.bytes !== 0n) {
+      obj.bytes = message.bytes.toString();
+    }
+    if (message.registry !== "") {
+      obj.registry = message.registry;
+    }
+    if (message.repository !== "") {
+      obj.repository = message.repository;
+    }
+    if (message.presentBytes !== 0n) {
+      obj.presentBytes = message.presentBytes.toString();
+    }
+    if (message.fetchedBytes !== 0n) {
+      obj.fetchedBytes = message.fetchedBytes.toString();
+    }
+    if (message.requests !== 0n) {
+      obj.requests = message.requests.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BlobOrigin>): BlobOrigin {
+    return BlobOrigin.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BlobOrigin>): BlobOrigin {
+    const message = createBaseBlobOrigin();
+    message.digest = object.digest ?? "";
+    message.bytes = (object.bytes !== undefined && object.bytes !== null) ? BigInt(object.bytes) : 0n;
+    message.registry = object.registry ?? "";
+    message.repository = object.repository ?? "";
+    message.presentBytes = (object.presentBytes !== undefined && object.presentBytes !== null)
+      ? BigInt(object.presentBytes)
+      : 0n;
+    message.fetchedBytes = (object.fetchedBytes !== undefined && object.fetchedBytes !== null)
+      ? BigInt(object.fetchedBytes)
+      : 0n;
+    message.requests = (object.requests !== undefined && object.requests !== null) ? BigInt(object.requests) : 0n;
+    return message;
+  },
+};
+
+function createBaseAddBlobOriginRequest(): AddBlobOriginRequest {
+  return { origin: undefined };
+}
+
+export const AddBlobOriginRequest: MessageFns<AddBlobOriginRequest> = {
+  encode(message: AddBlobOriginRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.origin !== undefined) {
+      BlobOrigin.encode(message.origin, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AddBlobOriginRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAddBlobOriginRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.origin = BlobOrigin.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AddBlobOriginRequest {
+    return { origin: isSet(object.origin) ? BlobOrigin.fromJSON(object.origin) : undefined };
+  },
+
+  toJSON(message: AddBlobOriginRequest): unknown {
+    const obj: any = {};
+    if (message.origin !== undefined) {
+      obj.origin = BlobOrigin.toJSON(message.origin);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AddBlobOriginRequest>): AddBlobOriginRequest {
+    return AddBlobOriginRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AddBlobOriginRequest>): AddBlobOriginRequest {
+    const message = createBaseAddBlobOriginRequest();
+    message.origin = (object.origin !== undefined && object.origin !== null)
+      ? BlobOrigin.fromPartial(object.origin)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseAddBlobOriginResponse(): AddBlobOriginResponse {
+  return {};
+}
+
+export const AddBlobOriginResponse: MessageFns<AddBlobOriginResponse> = {
+  encode(_: AddBlobOriginResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AddBlobOriginResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAddBlobOriginResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): AddBlobOriginResponse {
+    return {};
+  },
+
+  toJSON(_: AddBlobOriginResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<AddBlobOriginResponse>): AddBlobOriginResponse {
+    return AddBlobOriginResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<AddBlobOriginResponse>): AddBlobOriginResponse {
+    const message = createBaseAddBlobOriginResponse();
+    return message;
+  },
+};
+
+function createBaseListBlobOriginsRequest(): ListBlobOriginsRequest {
+  return {};
+}
+
+export const ListBlobOriginsRequest: MessageFns<ListBlobOriginsRequest> = {
+  encode(_: ListBlobOriginsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListBlobOriginsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListBlobOriginsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): ListBlobOriginsRequest {
+    return {};
+  },
+
+  toJSON(_: ListBlobOriginsRequest): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListBlobOriginsRequest>): ListBlobOriginsRequest {
+    return ListBlobOriginsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<ListBlobOriginsRequest>): ListBlobOriginsRequest {
+    const message = createBaseListBlobOriginsRequest();
+    return message;
+  },
+};
+
+function createBaseListBlobOriginsResponse(): ListBlobOriginsResponse {
+  return { origins: [] };
+}
+
+export const ListBlobOriginsResponse: MessageFns<ListBlobOriginsResponse> = {
+  encode(message: ListBlobOriginsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.origins) {
+      BlobOrigin.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListBlobOriginsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListBlobOriginsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.origins.push(BlobOrigin.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListBlobOriginsResponse {
+    return {
+      origins: globalThis.Array.isArray(object?.origins) ? object.origins.map((e: any) => BlobOrigin.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: ListBlobOriginsResponse): unknown {
+    const obj: any = {};
+    if (message.origins?.length) {
+      obj.origins = message.origins.map((e) => BlobOrigin.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListBlobOriginsResponse>): ListBlobOriginsResponse {
+    return ListBlobOriginsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListBlobOriginsResponse>): ListBlobOriginsResponse {
+    const message = createBaseListBlobOriginsResponse();
+    message.origins = object.origins?.map((e) => BlobOrigin.fromPartial(e)) || [];
+    return message;
+  },
+};
+
 /** image-registry: owns blobs, manifests, tags, boxes and disks. Digests are "sha256:<64 hex>". */
 export type ImageServiceService = typeof ImageServiceService;
 export const ImageServiceService = {
@@ -5546,6 +6005,29 @@ export const ImageServiceService = {
     responseSerialize: (value: ImportImageResponse): Buffer => Buffer.from(ImportImageResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ImportImageResponse => ImportImageResponse.decode(value),
   },
+  /** A blob of another registry counts as here; its bytes come as they are read, by range, checked. */
+  addBlobOrigin: {
+    path: "/polyvisor.image.v1.ImageService/AddBlobOrigin" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: AddBlobOriginRequest): Buffer => Buffer.from(AddBlobOriginRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): AddBlobOriginRequest => AddBlobOriginRequest.decode(value),
+    responseSerialize: (value: AddBlobOriginResponse): Buffer =>
+      Buffer.from(AddBlobOriginResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): AddBlobOriginResponse => AddBlobOriginResponse.decode(value),
+  },
+  /** Blobs that are not whole here, and how much of them has come. */
+  listBlobOrigins: {
+    path: "/polyvisor.image.v1.ImageService/ListBlobOrigins" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListBlobOriginsRequest): Buffer =>
+      Buffer.from(ListBlobOriginsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListBlobOriginsRequest => ListBlobOriginsRequest.decode(value),
+    responseSerialize: (value: ListBlobOriginsResponse): Buffer =>
+      Buffer.from(ListBlobOriginsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListBlobOriginsResponse => ListBlobOriginsResponse.decode(value),
+  },
   collectGarbage: {
     path: "/polyvisor.image.v1.ImageService/CollectGarbage" as const,
     requestStream: false as const,
@@ -5606,6 +6088,10 @@ export interface ImageServiceServer extends UntypedServiceImplementation {
   exportDisk: handleServerStreamingCall<ExportDiskRequest, ExportDiskResponse>;
   /** A file of another program as a chunked image: first message with format and size, then data, the last with finish. */
   importImage: handleBidiStreamingCall<ImportImageRequest, ImportImageResponse>;
+  /** A blob of another registry counts as here; its bytes come as they are read, by range, checked. */
+  addBlobOrigin: handleUnaryCall<AddBlobOriginRequest, AddBlobOriginResponse>;
+  /** Blobs that are not whole here, and how much of them has come. */
+  listBlobOrigins: handleUnaryCall<ListBlobOriginsRequest, ListBlobOriginsResponse>;
   collectGarbage: handleUnaryCall<CollectGarbageRequest, CollectGarbageResponse>;
   describeRegistry: handleUnaryCall<DescribeRegistryRequest, DescribeRegistryResponse>;
   setPins: handleUnaryCall<SetPinsRequest, SetPinsResponse>;
@@ -5819,6 +6305,38 @@ export interface ImageServiceClient extends Client {
     metadata: Metadata,
     options?: Partial<CallOptions>,
   ): ClientDuplexStream<ImportImageRequest, ImportImageResponse>;
+  /** A blob of another registry counts as here; its bytes come as they are read, by range, checked. */
+  addBlobOrigin(
+    request: AddBlobOriginRequest,
+    callback: (error: ServiceError | null, response: AddBlobOriginResponse) => void,
+  ): ClientUnaryCall;
+  addBlobOrigin(
+    request: AddBlobOriginRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: AddBlobOriginResponse) => void,
+  ): ClientUnaryCall;
+  addBlobOrigin(
+    request: AddBlobOriginRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: AddBlobOriginResponse) => void,
+  ): ClientUnaryCall;
+  /** Blobs that are not whole here, and how much of them has come. */
+  listBlobOrigins(
+    request: ListBlobOriginsRequest,
+    callback: (error: ServiceError | null, response: ListBlobOriginsResponse) => void,
+  ): ClientUnaryCall;
+  listBlobOrigins(
+    request: ListBlobOriginsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListBlobOriginsResponse) => void,
+  ): ClientUnaryCall;
+  listBlobOrigins(
+    request: ListBlobOriginsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListBlobOriginsResponse) => void,
+  ): ClientUnaryCall;
   collectGarbage(
     request: CollectGarbageRequest,
     callback: (error: ServiceError | null, response: CollectGarbageResponse) => void,
