@@ -35,7 +35,7 @@ export class ImageService {
 
   constructor(storage: Storage, limits: ImageLimits, context: ServiceContext) {
     const { events, log, clock } = context;
-    const { blobs, boxes, disks, images, lazy } = createStores(storage, { maxBlobBytes: limits.maxBlobBytes, now: () => clock.now(), upstream: limits.upstream });
+    const { blobs, boxes, disks, images, lazy, archives } = createStores(storage, { maxBlobBytes: limits.maxBlobBytes, now: () => clock.now(), upstream: limits.upstream });
     this.#lazy = lazy;
     this.#disks = disks;
     this.#storage = storage;
@@ -143,6 +143,8 @@ export class ImageService {
       diffDisk: ({ id }, out) => void images.diff(id, out),
       exportDisk: ({ id, format }, out) => void images.export(id, format, out),
       importImage: (channel) => images.import(channel),
+      exportArchive: ({ digest }, out) => void archives.export(digest, out),
+      importArchive: (channel) => archives.import(channel),
       addBlobOrigin: ({ origin }) =>
         inContract("addBlobOrigin", async () => {
           if (!origin) throw new ContractError("invalid", "addBlobOrigin: no origin in the request");

@@ -1,3 +1,4 @@
+import { Archives } from "./archives.ts";
 import { BlobStore } from "./blob-store.ts";
 import { BoxStore } from "./box-store.ts";
 import { ChunkSource } from "./chunk-source.ts";
@@ -13,6 +14,7 @@ export interface Stores {
   readonly lazy: LazyBlobs;
   readonly disks: DiskStore;
   readonly images: DiskImages;
+  readonly archives: Archives;
 }
 
 /** The stores of one directory, wired. */
@@ -21,5 +23,5 @@ export function createStores(storage: Storage, options: { maxBlobBytes: number; 
   const lazy = new LazyBlobs({ storage, blobs, upstream: options.upstream });
   const chunks = new ChunkSource({ blobs, ranges: lazy, newHash: storage.newHash, zstd: storage.zstd });
   const disks = new DiskStore(storage, blobs, chunks);
-  return { blobs, chunks, lazy, boxes: new BoxStore(storage.catalogue, blobs, chunks, options.now ?? (() => 0)), disks, images: new DiskImages({ storage, blobs, chunks, disks }) };
+  return { blobs, chunks, lazy, boxes: new BoxStore(storage.catalogue, blobs, chunks, options.now ?? (() => 0)), disks, images: new DiskImages({ storage, blobs, chunks, disks }), archives: new Archives(blobs) };
 }

@@ -31,6 +31,14 @@ export class ByteSource {
     return out;
   }
 
+  /** What is there of `limit` bytes, at least one; undefined at the end of the stream. Not an array of its own. */
+  async some(limit: number): Promise<Uint8Array | undefined> {
+    while (this.#rest.length === 0) if (!(await this.#more())) return undefined;
+    const part = this.#rest.subarray(0, limit);
+    this.#rest = this.#rest.subarray(part.length);
+    return part;
+  }
+
   async skip(length: number): Promise<void> {
     let left = length;
     while (left > 0) {

@@ -30,6 +30,8 @@ export interface TarHeader {
 export interface TarEntry extends TarHeader {
   /** The content; only until the next entry is asked for. What is not read is skipped. */
   read(): Promise<Uint8Array>;
+  /** The same piece by piece: of files that are too large for memory. */
+  pieces(): AsyncGenerator<Uint8Array>;
 }
 
 const BLOCK = 512;
@@ -76,6 +78,15 @@ export async function* readTar(source: AsyncIterable<Uint8Array>): AsyncGenerato
         const data = await input.take(padded);
         if (!data) throw new TarError("the archive ends before the data of its last file; it is truncated");
         return data.subarray(0, content);
+      },
+      pieces: async function* () {
+        const padding = left - content;
+        while (left > padding) {
+          const piece = await input.some(left - padding);
+          if (!piece) throw new TarError("the archive ends before the data of its last file; it is truncated");
+          left -= piece.length;
+          yield piece;
+        }
       },
     };
     await input.skip(left);

@@ -433,6 +433,23 @@ export interface ListBlobOriginsResponse {
   origins: BlobOrigin[];
 }
 
+export interface ExportArchiveRequest {
+  digest: string;
+}
+
+export interface ImportArchiveRequest {
+  data: Uint8Array;
+  finish: boolean;
+}
+
+export interface ImportArchiveResponse {
+  /** of the manifest */
+  digest: string;
+  mediaType: string;
+  artifactType: string;
+  size: bigint;
+}
+
 function createBaseStatBlobRequest(): StatBlobRequest {
   return { digest: "" };
 }
@@ -5840,6 +5857,286 @@ export const ListBlobOriginsResponse: MessageFns<ListBlobOriginsResponse> = {
   },
 };
 
+function createBaseExportArchiveRequest(): ExportArchiveRequest {
+  return { digest: "" };
+}
+
+export const ExportArchiveRequest: MessageFns<ExportArchiveRequest> = {
+  encode(message: ExportArchiveRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.digest !== "") {
+      writer.uint32(10).string(message.digest);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ExportArchiveRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExportArchiveRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.digest = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ExportArchiveRequest {
+    return { digest: isSet(object.digest) ? globalThis.String(object.digest) : "" };
+  },
+
+  toJSON(message: ExportArchiveRequest): unknown {
+    const obj: any = {};
+    if (message.digest !== "") {
+      obj.digest = message.digest;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ExportArchiveRequest>): ExportArchiveRequest {
+    return ExportArchiveRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ExportArchiveRequest>): ExportArchiveRequest {
+    const message = createBaseExportArchiveRequest();
+    message.digest = object.digest ?? "";
+    return message;
+  },
+};
+
+function createBaseImportArchiveRequest(): ImportArchiveRequest {
+  return { data: new Uint8Array(0), finish: false };
+}
+
+export const ImportArchiveRequest: MessageFns<ImportArchiveRequest> = {
+  encode(message: ImportArchiveRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.data.length !== 0) {
+      writer.uint32(10).bytes(message.data);
+    }
+    if (message.finish !== false) {
+      writer.uint32(16).bool(message.finish);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ImportArchiveRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseImportArchiveRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.data = reader.bytes();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.finish = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ImportArchiveRequest {
+    return {
+      data: isSet(object.data) ? bytesFromBase64(object.data) : new Uint8Array(0),
+      finish: isSet(object.finish) ? globalThis.Boolean(object.finish) : false,
+    };
+  },
+
+  toJSON(message: ImportArchiveRequest): unknown {
+    const obj: any = {};
+    if (message.data.length !== 0) {
+      obj.data = base64FromBytes(message.data);
+    }
+    if (message.finish !== false) {
+      obj.finish = message.finish;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ImportArchiveRequest>): ImportArchiveRequest {
+    return ImportArchiveRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ImportArchiveRequest>): ImportArchiveRequest {
+    const message = createBaseImportArchiveRequest();
+    message.data = object.data ?? new Uint8Array(0);
+    message.finish = object.finish ?? false;
+    return message;
+  },
+};
+
+function createBaseImportArchiveResponse(): ImportArchiveResponse {
+  return { digest: "", mediaType: "", artifactType: "", size: 0n };
+}
+
+export const ImportArchiveResponse: MessageFns<ImportArchiveResponse> = {
+  encode(message: ImportArchiveResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.digest !== "") {
+      writer.uint32(10).string(message.digest);
+    }
+    if (message.mediaType !== "") {
+      writer.uint32(18).string(message.mediaType);
+    }
+    if (message.artifactType !== "") {
+      writer.uint32(26).string(message.artifactType);
+    }
+    if (message.size !== 0n) {
+      if (BigInt.asUintN(64, message.size) !== message.size) {
+        throw new globalThis.Error("value provided for field message.size of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.size);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ImportArchiveResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseImportArchiveResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.digest = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.mediaType = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.artifactType = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.size = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ImportArchiveResponse {
+    return {
+      digest: isSet(object.digest) ? globalThis.String(object.digest) : "",
+      mediaType: isSet(object.mediaType)
+        ? globalThis.String(object.mediaType)
+        : isSet(object.media_type)
+        ? globalThis.String(object.media_type)
+        : "",
+      artifactType: isSet(object.artifactType)
+        ? globalThis.String(object.artifactType)
+        : isSet(object.artifact_type)
+        ? globalThis.String(object.artifact_type)
+        : "",
+      size: isSet(object.size) ? BigInt(object.size) : 0n,
+    };
+  },
+
+  toJSON(message: ImportArchiveResponse): unknown {
+    const obj: any = {};
+    if (message.digest !== "") {
+      obj.digest = message.digest;
+    }
+    if (message.mediaType !== "") {
+      obj.mediaType = message.mediaType;
+    }
+    if (message.artifactType !== "") {
+      obj.artifactType = message.artifactType;
+    }
+    if (message.size !== 0n) {
+      obj.size = message.size.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ImportArchiveResponse>): ImportArchiveResponse {
+    return ImportArchiveResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ImportArchiveResponse>): ImportArchiveResponse {
+    const message = createBaseImportArchiveResponse();
+    message.digest = object.digest ?? "";
+    message.mediaType = object.mediaType ?? "";
+    message.artifactType = object.artifactType ?? "";
+    message.size = (object.size !== undefined && object.size !== null) ? BigInt(object.size) : 0n;
+    return message;
+  },
+};
+
 /** image-registry: owns blobs, manifests, tags, boxes and disks. Digests are "sha256:<64 hex>". */
 export type ImageServiceService = typeof ImageServiceService;
 export const ImageServiceService = {
@@ -6005,6 +6302,26 @@ export const ImageServiceService = {
     responseSerialize: (value: ImportImageResponse): Buffer => Buffer.from(ImportImageResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ImportImageResponse => ImportImageResponse.decode(value),
   },
+  /** A manifest and all that it names as one file: an OCI image layout in a tar. And back: all of it, or nothing. */
+  exportArchive: {
+    path: "/polyvisor.image.v1.ImageService/ExportArchive" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: ExportArchiveRequest): Buffer => Buffer.from(ExportArchiveRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ExportArchiveRequest => ExportArchiveRequest.decode(value),
+    responseSerialize: (value: BlobChunk): Buffer => Buffer.from(BlobChunk.encode(value).finish()),
+    responseDeserialize: (value: Buffer): BlobChunk => BlobChunk.decode(value),
+  },
+  importArchive: {
+    path: "/polyvisor.image.v1.ImageService/ImportArchive" as const,
+    requestStream: true as const,
+    responseStream: true as const,
+    requestSerialize: (value: ImportArchiveRequest): Buffer => Buffer.from(ImportArchiveRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ImportArchiveRequest => ImportArchiveRequest.decode(value),
+    responseSerialize: (value: ImportArchiveResponse): Buffer =>
+      Buffer.from(ImportArchiveResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ImportArchiveResponse => ImportArchiveResponse.decode(value),
+  },
   /** A blob of another registry counts as here; its bytes come as they are read, by range, checked. */
   addBlobOrigin: {
     path: "/polyvisor.image.v1.ImageService/AddBlobOrigin" as const,
@@ -6088,6 +6405,9 @@ export interface ImageServiceServer extends UntypedServiceImplementation {
   exportDisk: handleServerStreamingCall<ExportDiskRequest, ExportDiskResponse>;
   /** A file of another program as a chunked image: first message with format and size, then data, the last with finish. */
   importImage: handleBidiStreamingCall<ImportImageRequest, ImportImageResponse>;
+  /** A manifest and all that it names as one file: an OCI image layout in a tar. And back: all of it, or nothing. */
+  exportArchive: handleServerStreamingCall<ExportArchiveRequest, BlobChunk>;
+  importArchive: handleBidiStreamingCall<ImportArchiveRequest, ImportArchiveResponse>;
   /** A blob of another registry counts as here; its bytes come as they are read, by range, checked. */
   addBlobOrigin: handleUnaryCall<AddBlobOriginRequest, AddBlobOriginResponse>;
   /** Blobs that are not whole here, and how much of them has come. */
@@ -6305,6 +6625,19 @@ export interface ImageServiceClient extends Client {
     metadata: Metadata,
     options?: Partial<CallOptions>,
   ): ClientDuplexStream<ImportImageRequest, ImportImageResponse>;
+  /** A manifest and all that it names as one file: an OCI image layout in a tar. And back: all of it, or nothing. */
+  exportArchive(request: ExportArchiveRequest, options?: Partial<CallOptions>): ClientReadableStream<BlobChunk>;
+  exportArchive(
+    request: ExportArchiveRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<BlobChunk>;
+  importArchive(): ClientDuplexStream<ImportArchiveRequest, ImportArchiveResponse>;
+  importArchive(options: Partial<CallOptions>): ClientDuplexStream<ImportArchiveRequest, ImportArchiveResponse>;
+  importArchive(
+    metadata: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientDuplexStream<ImportArchiveRequest, ImportArchiveResponse>;
   /** A blob of another registry counts as here; its bytes come as they are read, by range, checked. */
   addBlobOrigin(
     request: AddBlobOriginRequest,
