@@ -4,15 +4,16 @@
  */
 
 import {
-  ALL_INTERRUPTS, ENVCFG, MENVCFG_WRITABLE, misa, MSTATUS_FIXED, MSTATUS_WRITABLE, SATP, SENVCFG_WRITABLE, SSTATUS_READABLE, SSTATUS_WRITABLE,
+  ALL_INTERRUPTS, DELEGABLE_TO_GUEST, DELEGABLE_WITH_H, ENVCFG, GUEST_INTERRUPTS, HGATP, HSTATUS_FIXED, HSTATUS_WRITABLE,
+  MENVCFG_WRITABLE, MIP, misa, MSTATUS_FIXED, MSTATUS_WRITABLE, SATP, SENVCFG_WRITABLE, SGEIP, SSTATUS_READABLE, SSTATUS_WRITABLE,
   SUPERVISOR_INTERRUPTS, MSTATUS, type Privilege,
 } from "./privileged.ts";
 
 export interface Csr {
   readonly number: number;
   readonly name: string;
-  /** Lowest mode with access: bits 9:8 of the number. */
-  readonly privilege: Privilege;
+  /** Lowest mode with access: bits 9:8 of the number. 2: hypervisor CSRs, for HS-mode. */
+  readonly privilege: Privilege | 2;
   /** Bits 11:10 are 3: a write is an illegal instruction. */
   readonly readOnly: boolean;
   /**
@@ -35,7 +36,7 @@ function row(kind: Csr["kind"], name: string, number: number, { readMask = ALL, 
   const readOnly = number >>> 10 === 3;
   return {
     number, name, kind, readMask, reset, readOnly,
-    privilege: ((number >>> 8) & 3) as Privilege,
+    privilege: ((number >>> 8) & 3) as Privilege | 2,
     writeMask: readOnly ? 0n : writeMask,
   };
 }
@@ -48,8 +49,7 @@ const several = (count: number, make: (index: number) => Csr): Csr[] => Array.fr
 const only = (mask: bigint): Properties => ({ readMask: mask, writeMask: mask });
 const EXCEPT_BIT_0 = only(ALL & ~1n); // xepc: IALIGN is 16
 const EXCEPT_BIT_1 = only(ALL & ~2n); // xtvec: MODE is 0 or 1
-/** Exceptions that can be delegated: all but ecall from M and the reserved codes. */
-const DELEGABLE = 0xb3ffn;
+const VSSIP = MIP.SSIP << 1n;
 const COUNTERS = 7n; // CY, TM, IR; the hpm counters are read-only zero and not for lower modes
 
 export const CSRS: readonly Csr[] = [
@@ -87,12 +87,13 @@ export const CSRS: readonly Csr[] = [
 
   // Machine trap setup and handling
   hook("mstatus", 0x300, {
-    readMask: MSTATUS_WRITABLE | MSTATUS_FIXED | MSTATUS.SD, writeMask: MSTATUS_WRITABLE, reset: MSTATUS_FIXED,
+    readMask: MSTATUS_WRITABLE | MSTATUS_FIXED | MSTATUS.SD | MSTATUS.GVA | MSTATUS.MPV, writeMask: MSTATUS_WRITABLE | MSTATUS.GVA | MSTATUS.MPV,
+    reset: MSTATUS_FIXED,
   }),
   plain("misa", 0x301, { writeMask: 0n, reset: misa("ABCDFIMSU") }),
-  plain("medeleg", 0x302, only(DELEGABLE)),
-  hook("mideleg", 0x303, only(SUPERVISOR_INTERRUPTS)),
-  hook("mie", 0x304, only(ALL_INTERRUPTS)),
+  hook("medeleg", 0x302, only(DELEGABLE_WITH_H)), // the fields of H only with H, here and below
+  hook("mideleg", 0x303, { readMask: SUPERVISOR_INTERRUPTS | GUEST_INTERRUPTS | SGEIP, writeMask: SUPERVISOR_INTERRUPTS }),
+  hook("mie", 0x304, only(ALL_INTERRUPTS | GUEST_INTERRUPTS | SGEIP)),
   plain("mtvec", 0x305, EXCEPT_BIT_1),
   plain("mcounteren", 0x306, only(COUNTERS)),
   // Hardware sets accessed and dirty bits unless it is told not to, as harts without this bit do.
@@ -103,7 +104,35 @@ export const CSRS: readonly Csr[] = [
   plain("mepc", 0x341, EXCEPT_BIT_0),
   plain("mcause", 0x342),
   plain("mtval", 0x343),
-  hook("mip", 0x344, { readMask: ALL_INTERRUPTS, writeMask: SUPERVISOR_INTERRUPTS }), // STIP read-only while STCE is set
+  hook("mip", 0x344, { readMask: ALL_INTERRUPTS | GUEST_INTERRUPTS, writeMask: SUPERVISOR_INTERRUPTS | VSSIP }), // STIP read-only while STCE is set
+  hook("mtinst", 0x34a), // H
+  hook("mtval2", 0x34b), // H
+
+  // Hypervisor (H): what the guest is given, why it trapped, and the registers that it sees as its own supervisor ones.
+  hook("hstatus", 0x600, { readMask: HSTATUS_WRITABLE | HSTATUS_FIXED, writeMask: HSTATUS_WRITABLE, reset: HSTATUS_FIXED }),
+  plain("hedeleg", 0x602, only(DELEGABLE_TO_GUEST)),
+  hook("hideleg", 0x603, only(GUEST_INTERRUPTS)),
+  hook("hie", 0x604, only(GUEST_INTERRUPTS | SGEIP)),
+  hook("htimedelta", 0x605),
+  plain("hcounteren", 0x606, only(COUNTERS)),
+  zero("hgeie", 0x607), // GEILEN = 0
+  hook("henvcfg", 0x60a, only(MENVCFG_WRITABLE)),
+  plain("htval", 0x643),
+  hook("hip", 0x644, { readMask: GUEST_INTERRUPTS, writeMask: VSSIP }),
+  hook("hvip", 0x645, only(GUEST_INTERRUPTS)),
+  plain("htinst", 0x64a),
+  hook("hgatp", 0x680, only(HGATP.MODE | HGATP.PPN)),
+  zero("hgeip", 0xe12),
+  hook("vsstatus", 0x200, { readMask: SSTATUS_READABLE, writeMask: SSTATUS_WRITABLE, reset: MSTATUS_FIXED & MSTATUS.UXL }),
+  hook("vsie", 0x204, only(SUPERVISOR_INTERRUPTS)),
+  plain("vstvec", 0x205, EXCEPT_BIT_1),
+  plain("vsscratch", 0x240),
+  plain("vsepc", 0x241, EXCEPT_BIT_0),
+  plain("vscause", 0x242),
+  plain("vstval", 0x243),
+  hook("vsip", 0x244, { readMask: SUPERVISOR_INTERRUPTS, writeMask: 1n << 1n }),
+  hook("vstimecmp", 0x24d, { reset: ALL }), // Sstc
+  hook("vsatp", 0x280, only(SATP.MODE | SATP.ASID | SATP.PPN)),
 
   // Physical memory protection: 64 entries exist by number (the manual allows 0, 16 or 64), of which the first 16 can
   // be set; a locked entry is WARL, hence the hooks. RV64 has no odd pmpcfg.

@@ -18,6 +18,7 @@ class TestHart implements Environment {
   readonly csrAccesses: CsrAccess[] = [];
   readonly systemOps: SystemOp[] = [];
   readonly cacheBlocks: CacheBlockOp[] = [];
+  readonly guestAccesses: string[] = [];
   refuses = false;
   fences = 0;
   flags = 0;
@@ -66,6 +67,14 @@ class TestHart implements Environment {
   require(): void {
     if (this.refuses) throw new HartTrap(2, 0n);
   }
+  guestLoad(address: bigint, bytes: Bytes, signed: boolean, execute: boolean): bigint {
+    this.guestAccesses.push(`load ${bytes}${execute ? " execute" : ""}`);
+    return this.load(address, bytes, signed);
+  }
+  guestStore(address: bigint, bytes: Bytes, value: bigint): void {
+    this.guestAccesses.push(`store ${bytes}`);
+    this.store(address, bytes, value);
+  }
   cacheBlock(op: CacheBlockOp): void { this.cacheBlocks.push(op); }
 
   #offset(address: bigint, bytes: number, cause: number): number {
@@ -110,6 +119,16 @@ describe("evaluate, cache blocks (CMO)", () => {
     for (const op of ["inval", "clean", "flush"]) run(`cbo.${op} (a1)`, BASE, 0n, hart);
     run("ori zero,a1,32", 0n, 0n, hart); // prefetch.i
     expect(hart.cacheBlocks).toEqual(["inval", "clean", "flush"]);
+  });
+});
+
+describe("evaluate, hypervisor loads and stores (H)", () => {
+  it("go through the guest's translation with the width, sign and permission of their names", () => {
+    const hart = new TestHart();
+    run("hsv.w a2,(a1)", BASE + 0x1008n, 0x8000_8181n, hart);
+    const loads = ["hlv.b", "hlv.bu", "hlv.h", "hlv.hu", "hlvx.hu", "hlv.w", "hlvx.wu"].map((name) => run(`${name} a0,(a1)`, BASE + 0x1008n, 0n, hart).a0);
+    expect(loads).toEqual([-127n, 0x81n, -0x7e7fn, 0x8181n, 0x8181n, -0x7fff_7e7fn, 0x8000_8181n].map(u64));
+    expect(hart.guestAccesses).toEqual(["store 4", "load 1", "load 1", "load 2", "load 2", "load 2 execute", "load 4", "load 4 execute"]);
   });
 });
 

@@ -67,6 +67,9 @@ export interface Environment {
   /** Throws unless the mode may execute cbo.zero. */
   require(grant: "CBZE", decoded: Decoded): void;
   cacheBlock(op: CacheBlockOp, address: bigint, decoded: Decoded): void;
+  /** Hypervisor loads and stores; `execute`: HLVX. */
+  guestLoad(address: bigint, bytes: Bytes, signed: boolean, execute: boolean, decoded: Decoded): bigint;
+  guestStore(address: bigint, bytes: Bytes, value: bigint, decoded: Decoded): void;
 }
 
 interface Scope {
@@ -118,6 +121,9 @@ export function evaluate(decoded: Decoded, env: Environment): bigint {
       case "require":
         env.require(statement.grant, decoded);
         break;
+      case "guestStore":
+        env.guestStore(value(statement.address, scope), statement.bytes, value(statement.value, scope), decoded);
+        break;
       case "cacheBlock":
         env.cacheBlock(statement.op, value(statement.address, scope), decoded);
         break;
@@ -147,6 +153,7 @@ function value(expr: Expr, scope: Scope): bigint {
     case "binary": return binary(expr.op, value(expr.a, scope), value(expr.b, scope), expr.type === "i32" ? 32 : 64);
     case "select": return value(expr.cond, scope) !== 0n ? value(expr.then, scope) : value(expr.else, scope);
     case "load": return u64(env.load(value(expr.address, scope), expr.bytes, expr.signed));
+    case "guestLoad": return u64(env.guestLoad(value(expr.address, scope), expr.bytes, expr.signed, expr.execute, decoded));
     case "fp": {
       const operands = expr.args.map((arg) => value(arg, scope));
       const rm = decoded.rm === 7 ? env.frm() : decoded.rm;

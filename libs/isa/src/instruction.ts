@@ -4,7 +4,7 @@ import { immediate, type Immediate } from "./immediate.ts";
 import type { Stmt } from "./ir.ts";
 
 export type Extension =
-  | "I" | "M" | "A" | "F" | "D" | "C" | "Zicsr" | "Zifencei" | "Zba" | "Zbb" | "Zbc" | "Zbs" | "Zicond" | "Zicbom" | "Zicboz" | "Zawrs" | "Svinval"
+  | "I" | "M" | "A" | "F" | "D" | "C" | "Zicsr" | "Zifencei" | "Zba" | "Zbb" | "Zbc" | "Zbs" | "Zicond" | "Zicbom" | "Zicboz" | "Zawrs" | "Svinval" | "H"
   | "Privileged"; // xRET, WFI, SFENCE.VMA of the privileged manual
 
 /**
@@ -54,6 +54,8 @@ export const FORMATS = {
   fence: { operands: ["pred", "succ"], immediate: FENCE, mask: FUNCT3 },
   fenceI: { operands: [], mask: FUNCT3 },
   sfence: { operands: ["rs1", "rs2"], mask: 0xfe00_7fff },
+  hlv: { operands: ["rd", "base"], mask: UNARY },
+  hsv: { operands: ["rs2", "base"], mask: 0xfe00_7fff },
   cbo: { operands: ["base"], mask: 0xfff0_7fff },
   csr: { operands: ["rd", "csr", "rs1"], immediate: CSR, mask: FUNCT3 },
   csrI: { operands: ["rd", "csr", "zimm"], immediate: CSR, mask: FUNCT3 },

@@ -68,6 +68,8 @@ export type Expr =
   | { readonly kind: "lr"; readonly bytes: 4 | 8; readonly address: Expr }
   /** 0 = stored, 1 = failed. */
   | { readonly kind: "sc"; readonly bytes: 4 | 8; readonly address: Expr; readonly value: Expr }
+  /** Memory as the guest of a hypervisor sees it (HLV); `execute`: needs execute instead of read permission (HLVX). Left to TypeScript. */
+  | { readonly kind: "guestLoad"; readonly bytes: Bytes; readonly signed: boolean; readonly execute: boolean; readonly address: Expr }
   /**
    * Old value of the CSR numbered by the immediate, written as `op` says with `operand` ("write" replaces, "set" ors,
    * "clear" and-nots). CSRRW with rd = x0 does not read; CSRRS/CSRRC with rs1 = x0 (or uimm 0) do not write: the
@@ -76,7 +78,7 @@ export type Expr =
   | { readonly kind: "csr"; readonly op: "write" | "set" | "clear"; readonly operand: Expr };
 
 /** What only the privileged core can do. Each ends the basic block. */
-export type SystemOp = "ecall" | "ebreak" | "mret" | "sret" | "wfi" | "sfence.vma" | "sfence.inval" | "fence.i" | "illegal";
+export type SystemOp = "ecall" | "ebreak" | "mret" | "sret" | "wfi" | "sfence.vma" | "sfence.inval" | "hfence.vvma" | "hfence.gvma" | "fence.i" | "illegal";
 
 /** Cache-block management (CMO, Zicbom): memory is coherent here, so only permission and translation are checked. */
 export type CacheBlockOp = "inval" | "clean" | "flush";
@@ -95,6 +97,8 @@ export type Stmt =
   | { readonly kind: "require"; readonly grant: "CBZE" }
   /** Checked as a load or store of the block at `address`; envcfg CBIE, CBCFE. Left to TypeScript. */
   | { readonly kind: "cacheBlock"; readonly op: CacheBlockOp; readonly address: Expr }
+  /** HSV; as guestLoad. */
+  | { readonly kind: "guestStore"; readonly bytes: Bytes; readonly address: Expr; readonly value: Expr }
   /** Memory ordering; a full barrier is always right. */
   | { readonly kind: "fence" };
 

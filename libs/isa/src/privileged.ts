@@ -22,9 +22,14 @@ export const EXCEPTION = {
   ecallU: 8,
   ecallS: 9,
   ecallM: 11,
+  ecallVS: 10,
   instructionPage: 12,
   loadPage: 13,
   storePage: 15,
+  instructionGuestPage: 20,
+  loadGuestPage: 21,
+  virtualInstruction: 22,
+  storeGuestPage: 23,
 } as const;
 
 /** Interrupt codes: bit positions in mip and mie; the cause is `INTERRUPT_FLAG | code`. */
@@ -40,12 +45,15 @@ export const MIP = {
 /** Interrupts that M-mode may delegate, and that S-mode sees in sip and sie. */
 export const SUPERVISOR_INTERRUPTS = MIP.SSIP | MIP.STIP | MIP.SEIP;
 export const ALL_INTERRUPTS = SUPERVISOR_INTERRUPTS | MIP.MSIP | MIP.MTIP | MIP.MEIP;
+/** Interrupts of a guest, one place above those of the supervisor (H, hvip). SGEI never comes: no guest external interrupts. */
+export const GUEST_INTERRUPTS = SUPERVISOR_INTERRUPTS << 1n;
+export const SGEIP = bit(12);
 
 export const MSTATUS = {
   SIE: bit(1), MIE: bit(3), SPIE: bit(5), UBE: bit(6), MPIE: bit(7), SPP: bit(8),
   VS: 3n << 9n, MPP: 3n << 11n, FS: 3n << 13n, XS: 3n << 15n,
   MPRV: bit(17), SUM: bit(18), MXR: bit(19), TVM: bit(20), TW: bit(21), TSR: bit(22),
-  UXL: 3n << 32n, SXL: 3n << 34n, SBE: bit(36), MBE: bit(37), SD: bit(63),
+  UXL: 3n << 32n, SXL: 3n << 34n, SBE: bit(36), MBE: bit(37), GVA: bit(38), MPV: bit(39), SD: bit(63),
 } as const;
 export const MSTATUS_MPP_SHIFT = 11;
 export const MSTATUS_SPP_SHIFT = 8;
@@ -72,6 +80,19 @@ export const ENVCFG = { FIOM: bit(0), CBIE: 3n << 4n, CBCFE: bit(6), CBZE: bit(7
 const ENVCFG_USER = ENVCFG.FIOM | ENVCFG.CBIE | ENVCFG.CBCFE | ENVCFG.CBZE;
 export const SENVCFG_WRITABLE = ENVCFG_USER;
 export const MENVCFG_WRITABLE = ENVCFG_USER | ENVCFG.ADUE | ENVCFG.PBMTE | ENVCFG.STCE;
+
+/** hstatus: VSXL fixed at 64 bits; guests are little-endian; VGEIN stays 0. */
+export const HSTATUS = {
+  GVA: bit(6), SPV: bit(7), SPVP: bit(8), HU: bit(9), VTVM: bit(20), VTW: bit(21), VTSR: bit(22), VSXL: 3n << 32n,
+} as const;
+export const HSTATUS_FIXED = 2n << 32n;
+export const HSTATUS_WRITABLE = HSTATUS.GVA | HSTATUS.SPV | HSTATUS.SPVP | HSTATUS.HU | HSTATUS.VTVM | HSTATUS.VTW | HSTATUS.VTSR;
+/** Exceptions that M-mode may delegate: all but its own ecall and the reserved codes; and those that HS-mode may. */
+export const DELEGABLE = 0xb3ffn;
+export const DELEGABLE_WITH_H = 0xf0_b7ffn;
+export const DELEGABLE_TO_GUEST = 0xb1ffn;
+/** hgatp: as satp, with a VMID in place of the ASID (none here) and a root table of 16 KiB. */
+export const HGATP = { MODE: 15n << 60n, PPN: (bit(44) - 1n) & ~3n } as const;
 
 /** mcounteren and scounteren. */
 export const COUNTEREN = { CY: bit(0), TM: bit(1), IR: bit(2) } as const;

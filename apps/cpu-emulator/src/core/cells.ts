@@ -1,4 +1,4 @@
-import { CSRS, HART_AREA_BASE, HART_AREA_BYTES, MACHINE_WORDS } from "./hart-state.ts";
+import { CSRS, FP_DIRTY, HART_AREA_BASE, HART_AREA_BYTES, MACHINE_WORDS, VIRTUAL } from "./hart-state.ts";
 
 /**
  * Typed views of one hart's cells (hart-state.ts), by byte offset inside its area. Several views of the same bytes: a
@@ -62,4 +62,11 @@ export class MachineCells {
     this.i32 = new Int32Array(buffer, MACHINE_WORDS, 1024);
     this.f64 = new Float64Array(buffer, MACHINE_WORDS, 512);
   }
+}
+
+/** FP_STATE as mstatus.FS has it; a guest's FS and its hypervisor's (in vsstatus' cell then, hypervisor.ts) both count. */
+export function fpState(cells: HartCells): number {
+  const of = (fs: number): number => (fs === 0 ? 0 : fs === 3 ? FP_DIRTY : 1);
+  const own = of((cells.csr32(0x300) >>> 13) & 3);
+  return cells.i32[VIRTUAL >> 2] === 0 ? own : Math.min(own, of((cells.csr32(0x200) >>> 13) & 3));
 }

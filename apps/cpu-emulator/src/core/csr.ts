@@ -1,6 +1,18 @@
 import { CSRS as TABLE, privileged as spec, type Csr as CsrDefinition } from "@polyvisor/isa";
-import { CSRS, EXTERNAL_PENDING, FFLAGS, FRM, INSTRET } from "./hart-state.ts";
+import {
+  ALL_INTERRUPTS, Csr, GUEST_INTERRUPTS, HStatus, low, MSTATUS_HIGH_WRITABLE, MSTATUS_WRITABLE, MStatus, row, csrRow, type CsrRow, SEIP, SGEIP,
+  SSIP, SSTATUS_VISIBLE, SSTATUS_WRITABLE, STIP, SUPERVISOR_INTERRUPTS, VSSIP,
+} from "./csr-row.ts";
+import {
+  counter, envcfg, readGuestBits, STCE, stce, timerCompare, translationRoot, writeEnable, writeGuestEnable, writeGuestPending,
+  writeGuestRoot, writeTimer,
+} from "./csr-rules.ts";
+import { EXTERNAL_PENDING, FFLAGS, FRM, INSTRET } from "./hart-state.ts";
+import { defineHypervisorCsrs } from "./hypervisor-csr.ts";
 import type { Privileged } from "./privileged.ts";
+
+export * from "./csr-row.ts";
+export { guestStce, stce } from "./csr-rules.ts";
 
 /**
  * What reading and writing a control and status register does (privileged spec 1.13, machine and supervisor levels, Sstc;
@@ -8,74 +20,7 @@ import type { Privileged } from "./privileged.ts";
  * cells with masks, the others have their behaviour here. A number without a row does not exist: illegal instruction.
  * Privilege and read-only come from the number itself ("CSR address mapping conventions").
  */
-export interface CsrRow {
-  readonly name: string;
-  read(hart: Privileged): bigint;
-  write(hart: Privileged, value: bigint): void;
-  /** What csrrs and csrrc modify, where that is not what they read (mip.SEIP). */
-  base?(hart: Privileged): bigint;
-  /** Conditions besides privilege and read-only. */
-  legal?(hart: Privileged): boolean;
-}
 
-export const Csr = {
-  FFLAGS: 0x001, FRM: 0x002, FCSR: 0x003,
-  SSTATUS: 0x100, SIE: 0x104, STVEC: 0x105, SCOUNTEREN: 0x106, SENVCFG: 0x10a,
-  SSCRATCH: 0x140, SEPC: 0x141, SCAUSE: 0x142, STVAL: 0x143, SIP: 0x144, STIMECMP: 0x14d, SATP: 0x180,
-  MSTATUS: 0x300, MISA: 0x301, MEDELEG: 0x302, MIDELEG: 0x303, MIE: 0x304, MTVEC: 0x305, MCOUNTEREN: 0x306,
-  MENVCFG: 0x30a, MCOUNTINHIBIT: 0x320,
-  MSCRATCH: 0x340, MEPC: 0x341, MCAUSE: 0x342, MTVAL: 0x343, MIP: 0x344,
-  PMPCFG0: 0x3a0, PMPADDR0: 0x3b0,
-  MCYCLE: 0xb00, MINSTRET: 0xb02,
-  CYCLE: 0xc00, TIME: 0xc01, INSTRET: 0xc02,
-  MVENDORID: 0xf11, MARCHID: 0xf12, MIMPID: 0xf13, MHARTID: 0xf14, MCONFIGPTR: 0xf15,
-} as const;
-
-/** mstatus fields (section 3.1.6); all that we implement lie in the low word, UXL, SXL and SD aside. */
-export const MStatus = {
-  SIE: 1 << 1, MIE: 1 << 3, SPIE: 1 << 5, MPIE: 1 << 7, SPP: 1 << 8, MPP: 3 << 11, FS: 3 << 13, MPRV: 1 << 17,
-  SUM: 1 << 18, MXR: 1 << 19, TVM: 1 << 20, TW: 1 << 21, TSR: 1 << 22,
-} as const;
-const SSTATUS_WRITABLE = MStatus.SIE | MStatus.SPIE | MStatus.SPP | MStatus.FS | MStatus.SUM | MStatus.MXR;
-const MSTATUS_WRITABLE =
-  SSTATUS_WRITABLE | MStatus.MIE | MStatus.MPIE | MStatus.MPP | MStatus.MPRV | MStatus.TVM | MStatus.TW | MStatus.TSR;
-/** SD, UXL and what of the low word S-mode sees. */
-const SSTATUS_VISIBLE = (1n << 63n) | (3n << 32n) | BigInt(SSTATUS_WRITABLE | (3 << 9) | (3 << 15));
-
-/** Interrupt bits of mip and mie (section 3.1.9). */
-export const Interrupt = { SSI: 1, MSI: 3, STI: 5, MTI: 7, SEI: 9, MEI: 11 } as const;
-export const SSIP = 1 << 1;
-export const MSIP = 1 << 3;
-export const STIP = 1 << 5;
-export const MTIP = 1 << 7;
-export const SEIP = 1 << 9;
-export const MEIP = 1 << 11;
-const ALL_INTERRUPTS = SSIP | MSIP | STIP | MTIP | SEIP | MEIP;
-const SUPERVISOR_INTERRUPTS = SSIP | STIP | SEIP;
-
-/** menvcfg.STCE: stimecmp drives mip.STIP (Sstc). */
-const STCE = 1n << 63n;
-/** The reserved value of CBIE is not taken. */
-function envcfg(old: bigint, value: bigint, writable: bigint): bigint {
-  const next = value & writable;
-  return (next & CBIE) === CBIE_RESERVED ? (next & ~CBIE) | (old & CBIE) : next;
-}
-const { CBIE } = spec.ENVCFG;
-const CBIE_RESERVED = 2n << 4n;
-
-const rows: (CsrRow | undefined)[] = Array.from({ length: 4096 });
-/** The row of a CSR number, or undefined. */
-export function csrRow(number: number): CsrRow | undefined {
-  return rows[number];
-}
-/** All numbers with a row, ascending. */
-export function csrNumbers(): number[] {
-  return rows.flatMap((row, number) => (row ? [number] : []));
-}
-function row(number: number, definition: CsrRow): void {
-  rows[number] = definition;
-}
-const low = (value: bigint): number => Number(BigInt.asIntN(32, value));
 const fp = (hart: Privileged): boolean => hart.fpEnabled();
 
 // Unprivileged floating point (F, "Floating-Point Control and Status Register")
@@ -100,11 +45,6 @@ row(Csr.FCSR, {
 });
 
 // Counters (Zicntr; sections 3.1.10 to 3.1.12, 4.1.5). cycle counts instructions, as an IPC-1 machine would.
-function counter(hart: Privileged, number: number): boolean {
-  const bit = 1 << (number & 31);
-  if (hart.privilege < 3 && !(hart.cells.csr32(Csr.MCOUNTEREN) & bit)) return false;
-  return hart.privilege > 0 || (hart.cells.csr32(Csr.SCOUNTEREN) & bit) !== 0;
-}
 const retired = (hart: Privileged, offsetCell: number): bigint =>
   BigInt.asUintN(64, hart.cells.u64[INSTRET >> 3]! + hart.cells.csr(offsetCell));
 for (const [name, number] of [["cycle", Csr.MCYCLE], ["instret", Csr.MINSTRET]] as const) {
@@ -117,7 +57,9 @@ for (const [name, number] of [["cycle", Csr.MCYCLE], ["instret", Csr.MINSTRET]] 
   const user = number - Csr.MCYCLE + Csr.CYCLE;
   row(user, { name, legal: (hart) => counter(hart, user), read: (hart) => retired(hart, number), write: () => {} });
 }
-row(Csr.TIME, { name: "time", legal: (hart) => counter(hart, Csr.TIME), read: (hart) => BigInt(hart.time.ticks()), write: () => {} });
+/** What a guest reads as time. */
+const guestTime = (hart: Privileged): bigint => BigInt.asUintN(64, BigInt(hart.time.ticks()) + hart.cells.csr(Csr.HTIMEDELTA));
+row(Csr.TIME, { name: "time", legal: (hart) => counter(hart, Csr.TIME), read: (hart) => hart.virtual ? guestTime(hart) : BigInt(hart.time.ticks()), write: () => {} });
 for (let n = 3; n < 32; n++) {
   row(0xc00 + n, { name: `hpmcounter${n}`, legal: (hart) => counter(hart, 0xc00 + n), read: () => 0n, write: () => {} });
 }
@@ -130,7 +72,8 @@ row(Csr.MSTATUS, {
     const old = hart.cells.csr32(Csr.MSTATUS);
     let next = (old & ~MSTATUS_WRITABLE) | (low(value) & MSTATUS_WRITABLE);
     if ((next & MStatus.MPP) === 2 << 11) next = (next & ~MStatus.MPP) | (old & MStatus.MPP); // WARL: 2 is no mode
-    hart.setStatus(next);
+    const high = Number((value >> 32n) & 0xffff_ffffn);
+    hart.setStatus(next, hart.hypervisor ? high & MSTATUS_HIGH_WRITABLE : 0);
     hart.unmasked();
   },
 });
@@ -143,10 +86,20 @@ row(Csr.SSTATUS, {
   },
 });
 
+row(Csr.MEDELEG, {
+  name: "medeleg",
+  read: (hart) => hart.cells.csr(Csr.MEDELEG),
+  write: (hart, value) => hart.cells.setCsr(Csr.MEDELEG, value & (hart.hypervisor ? spec.DELEGABLE_WITH_H : spec.DELEGABLE)),
+});
 row(Csr.MIDELEG, {
   name: "mideleg",
   read: (hart) => hart.cells.csr(Csr.MIDELEG),
-  write: (hart, value) => { hart.cells.setCsr(Csr.MIDELEG, value & BigInt(SUPERVISOR_INTERRUPTS)); hart.unmasked(); },
+  // With H, the interrupts of guests are always delegated (H, Machine Interrupt Delegation Register).
+  write: (hart, value) => {
+    const fixed = hart.hypervisor ? GUEST_INTERRUPTS | SGEIP : 0;
+    hart.cells.setCsr(Csr.MIDELEG, BigInt((low(value) & SUPERVISOR_INTERRUPTS) | fixed));
+    hart.unmasked();
+  },
 });
 row(Csr.MENVCFG, {
   name: "menvcfg",
@@ -172,17 +125,18 @@ row(Csr.SENVCFG, {
 row(Csr.MIE, {
   name: "mie",
   read: (hart) => hart.cells.csr(Csr.MIE),
-  write: (hart, value) => { hart.cells.setCsr(Csr.MIE, value & BigInt(ALL_INTERRUPTS)); hart.unmasked(); },
-});
-row(Csr.SIE, {
-  name: "sie",
-  read: (hart) => hart.cells.csr(Csr.MIE) & hart.cells.csr(Csr.MIDELEG),
   write: (hart, value) => {
-    const delegated = hart.cells.csr(Csr.MIDELEG);
-    hart.cells.setCsr(Csr.MIE, (hart.cells.csr(Csr.MIE) & ~delegated) | (value & delegated));
+    hart.cells.setCsr(Csr.MIE, value & BigInt(ALL_INTERRUPTS | (hart.hypervisor ? GUEST_INTERRUPTS | SGEIP : 0)));
     hart.unmasked();
   },
 });
+row(Csr.SIE, {
+  name: "sie",
+  read: (hart) => (hart.virtual ? readGuestBits(hart, hart.cells.csr32(Csr.MIE)) : BigInt(hart.cells.csr32(Csr.MIE) & delegated(hart))),
+  write: (hart, value) => (hart.virtual ? writeGuestEnable(hart, value) : writeEnable(hart, low(value), delegated(hart))),
+});
+/** The interrupts that sie and sip are about. */
+const delegated = (hart: Privileged): number => hart.cells.csr32(Csr.MIDELEG) & SUPERVISOR_INTERRUPTS;
 function writePending(hart: Privileged, value: number, writable: number): void {
   const stored = writable & (SEIP | STIP);
   hart.cells.setCsr(Csr.MIP, BigInt((hart.cells.csr32(Csr.MIP) & ~stored) | (value & stored)));
@@ -197,35 +151,44 @@ row(Csr.MIP, {
   read: (hart) => { hart.refreshTimers(); return BigInt(hart.pending()); },
   // Section 3.1.9: csrrs and csrrc see only the software-written SEIP.
   base: (hart) => BigInt((hart.pending() & ~SEIP) | (hart.cells.csr32(Csr.MIP) & SEIP)),
-  write: (hart, value) => writePending(hart, low(value), SSIP | SEIP | (stce(hart) ? 0 : STIP)),
+  write: (hart, value) => {
+    if (hart.hypervisor) writeGuestPending(hart, low(value), VSSIP);
+    writePending(hart, low(value), SSIP | SEIP | (stce(hart) ? 0 : STIP));
+  },
 });
 row(Csr.SIP, {
   name: "sip",
-  read: (hart) => { hart.refreshTimers(); return BigInt(hart.pending() & hart.cells.csr32(Csr.MIDELEG)); },
-  write: (hart, value) => writePending(hart, low(value), SSIP & hart.cells.csr32(Csr.MIDELEG)),
+  read: (hart) => {
+    hart.refreshTimers();
+    return hart.virtual ? readGuestBits(hart, hart.pending()) : BigInt(hart.pending() & delegated(hart));
+  },
+  write: (hart, value) => {
+    if (hart.virtual) writeGuestPending(hart, low(value) << 1, VSSIP & hart.cells.csr32(Csr.HIDELEG));
+    else writePending(hart, low(value), SSIP & delegated(hart));
+  },
 });
 
-/** menvcfg.STCE of this hart. */
-export function stce(hart: Privileged): boolean {
-  return hart.cells.i32[(CSRS >> 2) + Csr.MENVCFG * 2 + 1]! < 0; // bit 63
-}
+/** A guest's stimecmp is vstimecmp. */
+const timerOf = (hart: Privileged): number => (hart.virtual ? Csr.VSTIMECMP : Csr.STIMECMP);
 row(Csr.STIMECMP, {
   name: "stimecmp",
-  legal: (hart) => hart.privilege === 3 || (stce(hart) && (hart.cells.csr32(Csr.MCOUNTEREN) & 2) !== 0),
-  read: (hart) => hart.cells.csr(Csr.STIMECMP),
-  write: (hart, value) => { hart.cells.setCsr(Csr.STIMECMP, value); hart.refreshTimers(); hart.unmasked(); },
+  legal: timerCompare,
+  read: (hart) => hart.cells.csr(timerOf(hart)),
+  write: (hart, value) => writeTimer(hart, timerOf(hart), value),
 });
 
 // Address translation (section 10.1.11): Bare, Sv39, Sv48, Sv57; ASIDLEN = 0. Other modes leave satp as it is.
 row(Csr.SATP, {
   name: "satp",
-  legal: (hart) => hart.privilege === 3 || !(hart.cells.csr32(Csr.MSTATUS) & MStatus.TVM),
+  legal: (hart) => {
+    if (hart.virtual) return hart.cells.csr32(Csr.HSTATUS) & HStatus.VTVM ? "virtual" : true;
+    return hart.privilege === 3 || !(hart.cells.csr32(Csr.MSTATUS) & MStatus.TVM);
+  },
   read: (hart) => hart.cells.csr(Csr.SATP),
   write: (hart, value) => {
-    const mode = value >> 60n;
-    if (mode !== 0n && (mode < 8n || mode > 10n)) return;
-    const next = mode === 0n ? 0n : value & ~(0xffffn << 44n);
+    if (hart.virtual) return writeGuestRoot(hart, Csr.SATP, value, spec.SATP.PPN);
     const old = hart.cells.csr(Csr.SATP);
+    const next = translationRoot(hart, old, value, spec.SATP.PPN);
     if (next === old) return;
     hart.cells.setCsr(Csr.SATP, next);
     hart.translation.flushTlb();
@@ -249,8 +212,9 @@ for (let n = 0; n < 64; n++) {
   });
 }
 
+defineHypervisorCsrs();
 for (const definition of TABLE) {
-  if (rows[definition.number]) continue;
+  if (csrRow(definition.number)) continue;
   if (definition.kind === "hook") throw new Error(`CSR ${definition.name} needs a row in csr.ts`);
   row(definition.number, plain(definition));
 }

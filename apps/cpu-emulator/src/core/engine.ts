@@ -37,7 +37,7 @@ export interface Engine {
 export interface PrivilegedCore {
   /**
    * Executes a CSR instruction at the current PC on the CSR cells, with all checks (existence, privilege, read-only,
-   * TVM, counter enables, FS). Answers the old value, or undefined when it is illegal: TRAP_CAUSE is set, TRAP_VALUE is 0
+   * TVM, counter enables, FS). Answers the old value, or undefined when it is refused: TRAP_CAUSE says how, TRAP_VALUE is 0
    * (the engine puts the instruction's bits there), PC and registers are untouched, and the engine returns TRAP.
    * INSTRET is exact when it is called and does not include this instruction; the engine counts it.
    * `operand` and the answer are unsigned 64-bit.
@@ -51,6 +51,8 @@ export interface PrivilegedCore {
   system(op: Exclude<ir.SystemOp, "fence.i">, instruction: number, rs1: bigint, rs2: bigint, length: number): ExitReason | -1;
   /** Whether a cache-block operation is allowed: 0, or the cause of the exception (envcfg fields CBIE, CBCFE, CBZE). */
   refuseCacheBlock(op: ir.CacheBlockOp | "zero"): number;
+  /** Whether HLV, HLVX and HSV are allowed: 0, or the cause of the exception. Their privilege is that of hstatus.SPVP. */
+  refuseGuestAccess(): number;
   /** mstatus.FS = Off makes FP instructions illegal; engines call it before FP (or keep FP_ENABLED in a cell). */
   fpEnabled(): boolean;
   /** FP state written: mstatus.FS = Dirty. */
@@ -80,6 +82,8 @@ export interface TranslationListener {
   flushTlb(): void;
   /** sfence.vma of one address: only its entries are stale. Absent: flushTlb does. */
   flushPage?(address: bigint): void;
+  /** The translations of guests (V = 1) are stale: vsatp, hgatp, HFENCE, a guest's sfence.vma. Absent: flushTlb does. */
+  flushGuest?(): void;
 }
 
 /** Physical memory beyond RAM the hart already holds. */
@@ -119,7 +123,7 @@ export interface PageWatch {
 export const Cause = {
   INSTRUCTION_MISALIGNED: 0, INSTRUCTION_ACCESS: 1, ILLEGAL_INSTRUCTION: 2, BREAKPOINT: 3,
   LOAD_MISALIGNED: 4, LOAD_ACCESS: 5, STORE_MISALIGNED: 6, STORE_ACCESS: 7,
-  ECALL_U: 8, ECALL_S: 9, ECALL_M: 11,
+  ECALL_U: 8, ECALL_S: 9, ECALL_VS: 10, ECALL_M: 11,
   INSTRUCTION_PAGE: 12, LOAD_PAGE: 13, STORE_PAGE: 15,
-  VIRTUAL_INSTRUCTION: 22,
+  INSTRUCTION_GUEST_PAGE: 20, LOAD_GUEST_PAGE: 21, VIRTUAL_INSTRUCTION: 22, STORE_GUEST_PAGE: 23,
 } as const;

@@ -27,7 +27,10 @@ export const TLB_SET = 0x0240; // i32: byte offset of the active load TLB set, s
 //                                privilege, SUM, MXR, MPRV or satp.MODE change)
 export const FP_STATE = 0x0244; // i32: 0 mstatus.FS Off, 1 on, 2 Dirty; kept by the engine from mstatus (mmu.ts)
 export const FP_DIRTY = 2;
-export const VIRTUAL = 0x0248; // i32: 1 while the hart runs a guest (V = 1, the hypervisor extension)
+export const VIRTUAL = 0x0248; // i32: 1 while the hart runs a guest (V = 1, the hypervisor extension), see hypervisor.ts
+export const TRAP_GUEST = 0x024c; // i32: 1 when TRAP_VALUE of a memory fault is an address of a guest
+export const TRAP_GPA = 0x0250; // i64: with a guest-page fault, what goes to htval or mtval2: the guest-physical address >> 2
+export const TRAP_INSTRUCTION = 0x0258; // i32: … and htinst or mtinst
 export const SCRATCH = 0x0280; // 128 bytes for helpers
 
 /** Words other threads touch with Atomics. */

@@ -8,8 +8,10 @@ export type HartReport = Record<string, number>;
 
 const TRAP_NAMES: Record<number, string> = {
   0: "instruction-misaligned", 1: "instruction-access", 2: "illegal-instruction", 3: "breakpoint", 4: "load-misaligned",
-  5: "load-access", 6: "store-misaligned", 7: "store-access", 8: "ecall-u", 9: "ecall-s", 11: "ecall-m",
+  5: "load-access", 6: "store-misaligned", 7: "store-access", 8: "ecall-u", 9: "ecall-s", 10: "ecall-vs", 11: "ecall-m",
   12: "instruction-page", 13: "load-page", 15: "store-page",
+  20: "instruction-guest-page", 21: "load-guest-page", 22: "virtual-instruction", 23: "store-guest-page",
+  34: "guest-software-interrupt", 38: "guest-timer-interrupt", 42: "guest-external-interrupt",
   33: "supervisor-software-interrupt", 35: "machine-software-interrupt", 37: "supervisor-timer-interrupt",
   39: "machine-timer-interrupt", 41: "supervisor-external-interrupt", 43: "machine-external-interrupt",
 };

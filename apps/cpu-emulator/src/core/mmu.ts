@@ -1,6 +1,8 @@
 import type { HartCells } from "./cells.ts";
 import { Cause, DEBUG_CAUSE, type PageWatch, type PhysicalAccess, type PmpAccess, type PrivilegedCore, type TranslationListener } from "./engine.ts";
-import { CSRS, GIVEN_UP, PRIVILEGE, TLB_SET, TRAP_CAUSE, TRAP_VALUE } from "./hart-state.ts";
+import {
+  CSRS, GIVEN_UP, PRIVILEGE, TLB_SET, TRAP_CAUSE, TRAP_GPA, TRAP_GUEST, TRAP_INSTRUCTION, TRAP_VALUE, VIRTUAL,
+} from "./hart-state.ts";
 import {
   CONTEXTS, Context, FETCH_ENTRIES, FETCH_TABLE, LOAD_ENTRIES, LOAD_TABLE, SET_BYTES, STORE_ENTRIES, STORE_TABLE,
   TLB_ENTRY_BYTES, TLB_SETS, entryMask,
@@ -26,11 +28,16 @@ export interface MmuOptions {
 
 const MSTATUS = (CSRS + 0x300 * 8) >> 2; // indices of the cells' low 32-bit words
 const SATP = (CSRS + 0x180 * 8) >> 2;
+const VSATP = (CSRS + 0x280 * 8) >> 2;
+const HGATP = (CSRS + 0x680 * 8) >> 2;
+const VSSTATUS = (CSRS + 0x200 * 8) >> 2;
+const HENVCFG = (CSRS + 0x60a * 8) >> 2;
 const MENVCFG = (CSRS + 0x30a * 8) >> 2;
 
 const SUM = 1 << 18;
 const MXR = 1 << 19;
 const MPRV = 1 << 17;
+const MPV_HIGH = 1 << 7; // mstatus bit 39
 const PBMTE_HIGH = 1 << 30; // menvcfg bit 62
 const ADUE_HIGH = 1 << 29; // menvcfg bit 61
 
@@ -46,20 +53,27 @@ const PTE_RESERVED_HIGH = 0xffc0_0000; // bits 63:54: N, PBMT and reserved
 const PTE_PBMT_HIGH = 0x6000_0000;
 const PTE_NAPOT_HIGH = 1 << 31; // N, bit 63
 
+const GUEST_PAGE_CAUSE = [Cause.LOAD_GUEST_PAGE, Cause.STORE_GUEST_PAGE, Cause.INSTRUCTION_GUEST_PAGE] as const;
 const PAGE_CAUSE = [Cause.LOAD_PAGE, Cause.STORE_PAGE, Cause.INSTRUCTION_PAGE] as const;
 const ACCESS_CAUSE = [Cause.LOAD_ACCESS, Cause.STORE_ACCESS, Cause.INSTRUCTION_ACCESS] as const;
 const PMP_ACCESS: readonly PmpAccess[] = ["read", "write", "execute"];
 
-const PPN_ABOVE_32 = 0x3f_fc00; // bits of a PTE's upper word: physical addresses from 2^44 on
 const PMPCFG0 = (CSRS + 0x3a0 * 8) >> 2;
 const PMPADDR0 = (CSRS + 0x3b0 * 8) >> 2;
 const PMP_WORDS = 8 + 32; // pmpcfg0..3 and pmpaddr0..15
 const NOT_PHYSICAL = -3;
+const GUEST_FAULT = -4;
+/** htinst of a guest-page fault of a page-table access for VS-stage translation: a read, a write (H, "Transformed Instruction"). */
+const PSEUDO_READ = 0x3000;
+const PSEUDO_WRITE = 0x3020;
+const GUEST_CONTEXTS = (1 << Context.VS) | (1 << Context.VS_SUM) | (1 << Context.VU);
 
 /**
  * Address translation of one hart: Sv39, Sv48, Sv57 and bare, PMP, page leases, and the TLB sets of tlb.ts.
  * Accessed and dirty bits are set here, by compare-and-swap (Svadu), or fault when menvcfg.ADUE is clear (Svade).
  * Svpbmt: memory types change nothing, all accesses are coherent. Svnapot: 64 KiB pages.
+ * A guest's addresses (V = 1, chapter H) go through two stages: its own page tables, whose addresses and results are
+ * guest-physical, and the hypervisor's (hgatp). TLB entries hold both in one.
  * Addresses come as two 32-bit halves, so that a TLB miss allocates no BigInt.
  */
 export class Mmu implements TranslationListener {
@@ -88,10 +102,15 @@ export class Mmu implements TranslationListener {
   readonly #pmpWords = new Int32Array(PMP_WORDS);
   /** Regions from which a superpage was cached since the last flush. */
   readonly #superpages = new Uint8Array(SUPERPAGE_REGIONS);
-  /** The physical page that #table looked at last. */
-  #tablePage = 0;
   #context: Context = Context.M;
   #mxr = 0;
+  /** vsstatus.MXR and the hypervisor's sstatus.MXR when guests' entries were made. */
+  #guestMxr = 0;
+  /** Privilege and V of the access that is being translated. */
+  #privilege = 0;
+  #virtual = false;
+  /** HLV, HLVX, HSV: the guest privilege they act with, and whether execute permission counts instead of read. */
+  #asGuest: { readonly privilege: number; readonly execute: boolean } | undefined;
   #satpMode = 0;
 
   constructor(options: MmuOptions) {
@@ -116,11 +135,12 @@ export class Mmu implements TranslationListener {
     const cells = this.#cells.i32;
     const privilege = cells[PRIVILEGE >> 2]!;
     const status = cells[MSTATUS]!;
+    if (cells[VIRTUAL >> 2]) return this.#guestContext(privilege, status);
     const mode = cells[SATP + 1]! >>> 28;
     if ((status & MXR) !== this.#mxr || mode !== this.#satpMode) {
       this.#mxr = status & MXR;
       this.#satpMode = mode;
-      this.#stale |= ~(1 << Context.M);
+      this.#stale |= ~(1 << Context.M) & ~GUEST_CONTEXTS;
     }
     let context: Context;
     if (privilege === 0) context = Context.U;
@@ -134,6 +154,15 @@ export class Mmu implements TranslationListener {
     this.#choose(context);
   }
 
+  #guestContext(privilege: number, status: number): void {
+    const mxr = (status & MXR) | ((this.#cells.i32[VSSTATUS]! & MXR) >> 1);
+    if (mxr !== this.#guestMxr) {
+      this.#guestMxr = mxr;
+      this.#stale |= GUEST_CONTEXTS;
+    }
+    this.#choose(privilege === 0 ? Context.VU : status & SUM ? Context.VS_SUM : Context.VS);
+  }
+
   flushTlb(): void {
     this.flushes++;
     this.#checkPmp();
@@ -142,11 +171,17 @@ export class Mmu implements TranslationListener {
     this.#choose(this.#context);
   }
 
+  flushGuest(): void {
+    this.flushes++;
+    this.#stale |= GUEST_CONTEXTS | (1 << Context.MPRV);
+    this.#choose(this.#context);
+  }
+
   /** sfence.vma of one address, in all address spaces. */
   flushPage(address: bigint): void {
     const [low, high] = [Number(BigInt.asIntN(32, address)), Number(BigInt.asIntN(64, address) >> 32n)];
     // Entries are by 4 KiB: where a superpage was seen, one fence may have to take many of them.
-    if (this.#superpages[megaRegion(low, high)] || this.#superpages[gigaRegion(low, high)]) return this.flushTlb();
+    if (this.#superpages[megaRegion(low, high)] || this.#superpages[gigaRegion(low, high)]) return this.#cells.i32[VIRTUAL >> 2] ? this.flushGuest() : this.flushTlb();
     this.pageFlushes++;
     for (let context = 0; context < CONTEXTS; context++) {
       if (this.#stale & (1 << context)) continue;
@@ -191,6 +226,7 @@ export class Mmu implements TranslationListener {
 
   /** Installs a translation. `addend` as in tlb.ts. */
   fill(access: Access, low: number, high: number, addend: number): void {
+    if (this.#asGuest) return; // not a translation of the hart's own mode
     const set = this.#set(this.#context);
     const table = access === Access.READ ? LOAD_TABLE : access === Access.WRITE ? STORE_TABLE : FETCH_TABLE;
     const entries = access === Access.READ ? LOAD_ENTRIES : access === Access.WRITE ? STORE_ENTRIES : FETCH_ENTRIES;
@@ -211,12 +247,13 @@ export class Mmu implements TranslationListener {
     const { core, physical } = this.#options;
     for (;;) {
       const givenUp = Atomics.load(this.#cells.i32, GIVEN_UP >> 2);
-      const privilege = this.#effectivePrivilege(access);
-      const page = this.#walk(low, high, access, privilege, probe);
-      if (page === FAULT) return this.#fault(PAGE_CAUSE[access], low, high);
-      if (page === NOT_PHYSICAL) return this.#fault(ACCESS_CAUSE[access], low, high);
+      this.#takeMode(access);
+      const privilege = this.#privilege;
+      const page = this.#walk(low, high, access, probe);
+      if (page < 0) return this.#fault(page === FAULT ? PAGE_CAUSE[access] : page === GUEST_FAULT ? GUEST_PAGE_CAUSE[access] : ACCESS_CAUSE[access], low, high);
       const ramPage = page - this.#firstPage;
       if (ramPage < 0 || ramPage >= this.#ramPages) {
+        if (page >= PHYSICAL_PAGES) return this.#fault(ACCESS_CAUSE[access], low, high);
         this.devicePhysical = page * 4096 + (low & 0xfff);
         return core.pmpAllows(BigInt(page) << 12n, PMP_ACCESS[access]!, privilege) ? DEVICE : this.#fault(ACCESS_CAUSE[access], low, high);
       }
@@ -273,31 +310,64 @@ export class Mmu implements TranslationListener {
     cells[(TRAP_CAUSE >> 2) + 1] = 0;
     cells[TRAP_VALUE >> 2] = low;
     cells[(TRAP_VALUE >> 2) + 1] = high;
+    cells[TRAP_GUEST >> 2] = this.#virtual ? 1 : 0;
     return FAULT;
   }
 
   /** Raises an access fault for an address that `translate` accepted (a device that does not answer). */
   accessFault(low: number, high: number, access: Access): void {
+    this.#takeMode(access);
     this.#fault(ACCESS_CAUSE[access], low, high);
   }
+  /** Raises a misaligned exception: atomics need natural alignment. */
+  misaligned(low: number, high: number, access: Access): void {
+    this.#takeMode(access);
+    this.#fault(access === Access.READ ? Cause.LOAD_MISALIGNED : Cause.STORE_MISALIGNED, low, high);
+  }
 
-  #effectivePrivilege(access: Access): number {
-    const privilege = this.#cells.i32[PRIVILEGE >> 2]!;
-    if (access === Access.EXECUTE) return privilege;
-    const status = this.#cells.i32[MSTATUS]!;
-    return status & MPRV ? (status >> 11) & 3 : privilege;
+  /** Does memory accesses as HLV, HLVX (`execute`) and HSV do: as the guest would, with the privilege of hstatus.SPVP. */
+  asGuest<T>(privilege: number, execute: boolean, work: () => T): T {
+    this.#asGuest = { privilege, execute };
+    try {
+      return work();
+    } finally {
+      this.#asGuest = undefined;
+    }
+  }
+
+  /** The privilege and V that an access has: MPRV makes loads and stores those of mstatus.MPP and MPV. */
+  #takeMode(access: Access): void {
+    const cells = this.#cells.i32;
+    if (this.#asGuest) {
+      this.#privilege = this.#asGuest.privilege;
+      this.#virtual = true;
+      return;
+    }
+    this.#privilege = cells[PRIVILEGE >> 2]!;
+    this.#virtual = cells[VIRTUAL >> 2] !== 0;
+    const status = cells[MSTATUS]!;
+    if (access === Access.EXECUTE || !(status & MPRV)) return;
+    this.#privilege = (status >> 11) & 3;
+    this.#virtual = this.#privilege !== 3 && (cells[MSTATUS + 1]! & MPV_HIGH) !== 0;
   }
 
   /**
-   * The physical page number, FAULT (page fault) or NOT_PHYSICAL (access fault). Spec: section 11.3.2 "Virtual Address
-   * Translation Process". Nothing of ours lies above 2^44, so page numbers are 32-bit.
+   * The physical page number, FAULT (page fault), GUEST_FAULT (guest-page fault) or NOT_PHYSICAL (access fault). Spec: section
+   * 11.3.2 "Virtual Address Translation Process"; H, "Two-Stage Address Translation". Page numbers are small integers unless
+   * the page tables say otherwise (44 bits): then doubles, exact.
    */
-  #walk(low: number, high: number, access: Access, privilege: number, probe: boolean): number {
+  #walk(low: number, high: number, access: Access, probe: boolean): number {
     const cells = this.#cells.i32;
-    const satpHigh = cells[SATP + 1]!;
+    const virtual = this.#virtual;
+    const privilege = this.#privilege;
+    // While the hart is in V = 1 the guest's registers are where the supervisor's are (hypervisor.ts).
+    const exchanged = virtual && cells[VIRTUAL >> 2] === 0;
+    const satp = exchanged ? VSATP : SATP;
+    const satpHigh = cells[satp + 1]!;
     const mode = satpHigh >>> 28;
     if (privilege === 3 || mode === 0) {
-      return high >>> 0 >= 1 << 12 ? NOT_PHYSICAL : ((high << 20) | (low >>> 12)) >>> 0;
+      if (virtual) return this.#guestPage(page52(low, high), low, access, probe);
+      return page52(low, high);
     }
     const levels = mode - 5; // 8: Sv39, 9: Sv48, 10: Sv57
     // Bits above the highest translated one must all equal it.
@@ -305,61 +375,162 @@ export class Mmu implements TranslationListener {
     if (sign !== 0 && sign !== -1) return FAULT;
 
     const i32 = this.#i32;
-    const status = cells[MSTATUS]!;
-    const config = cells[MENVCFG + 1]!;
+    let status = cells[exchanged ? VSSTATUS : MSTATUS]!;
+    let config = cells[MENVCFG + 1]!;
+    if (virtual) {
+      status |= cells[exchanged ? MSTATUS : VSSTATUS]! & MXR; // the hypervisor's MXR is for both stages
+      config &= cells[HENVCFG + 1]!;
+    }
     const allowedHigh = config & PBMTE_HIGH ? PTE_PBMT_HIGH | PTE_NAPOT_HIGH : PTE_NAPOT_HIGH;
     restart: for (;;) {
-      if (satpHigh & 0xfff) return NOT_PHYSICAL;
-      let ppn = cells[SATP]! >>> 0;
+      let ppn = pageOf(cells[satp]!, satpHigh, 0);
       for (let level = levels - 1; level >= 0; level--) {
-        const table = this.#table(ppn, false);
+        const slot = index(low, high, level);
+        let tablePage = ppn;
+        if (virtual) {
+          tablePage = this.#guestTable(ppn, slot, PSEUDO_READ, probe);
+          if (tablePage < 0) return tablePage;
+        }
+        const table = this.#table(tablePage, false);
         if (table === NOT_PHYSICAL) return NOT_PHYSICAL;
-        const pte = table + index(low, high, level) * 2;
+        const pte = table + slot * 2;
         const bits = Atomics.load(i32, pte);
         const upper = i32[pte + 1]!;
         if (!(bits & V) || (bits & (R | W)) === W || upper & PTE_RESERVED_HIGH & ~allowedHigh) return FAULT;
-        ppn = ((upper << 22) | (bits >>> 10)) >>> 0;
+        const from = ppn;
+        ppn = pageOf(bits, upper, 10);
         if (!(bits & (R | X))) {
           if (bits & (A | D | U) || upper & PTE_RESERVED_HIGH) return FAULT;
-          if (upper & PPN_ABOVE_32) return NOT_PHYSICAL;
           continue;
         }
-        if (!permitted(bits, access, privilege, status) || (upper & PTE_PBMT_HIGH) === PTE_PBMT_HIGH) return FAULT; // PBMT 3 is reserved
+        if (!this.#allowed(bits, access, privilege, status) || (upper & PTE_PBMT_HIGH) === PTE_PBMT_HIGH) return FAULT; // PBMT 3 is reserved
         if (upper < 0) {
           // Svnapot: the only size is 64 KiB, at the last level: ppn[3:0] = 8 stands for the address's bits.
           if (level > 0 || (ppn & 15) !== 8) return FAULT;
-          ppn = (ppn & ~15) | ((low >>> 12) & 15);
+          ppn += ((low >>> 12) & 15) - 8;
           this.#superpages[megaRegion(low, high)] = 1;
         }
         if (level > 0) {
-          const within = level === 1 ? 0x1ff : level === 2 ? 0x3_ffff : 0x7ff_ffff;
-          if (ppn & within) return FAULT; // misaligned superpage
-          ppn = (ppn | (((high << 20) | (low >>> 12)) & within)) >>> 0;
+          const pages = SUPERPAGE_PAGES[level]!;
+          if (ppn % pages !== 0) return FAULT; // misaligned superpage
+          ppn += page52(low, high) % pages;
           this.#superpages[megaRegion(low, high)] = 1;
           if (level > 1) this.#superpages[gigaRegion(low, high)] = 1;
         }
         const wanted = access === Access.WRITE ? A | D : A;
         if ((bits & wanted) !== wanted && !(config & ADUE_HIGH)) return FAULT;
         if ((bits & wanted) !== wanted && !probe) {
-          if (this.#table(this.#tablePage, true) === NOT_PHYSICAL) return NOT_PHYSICAL;
+          const written = virtual ? this.#guestTable(from, slot, PSEUDO_WRITE, probe) : 0;
+          if (written < 0) return written;
+          if (this.#table(tablePage, true) === NOT_PHYSICAL) return NOT_PHYSICAL;
           if (Atomics.compareExchange(i32, pte, bits, bits | wanted) !== bits) continue restart;
         }
-        return upper & PPN_ABOVE_32 ? NOT_PHYSICAL : ppn;
+        return virtual ? this.#guestPage(ppn, low, access, probe) : ppn;
       }
       return FAULT;
+    }
+  }
+
+  /** Page permissions, as HLVX sees them: execute permission is read permission. */
+  #allowed(bits: number, access: Access, privilege: number, status: number): boolean {
+    if (!this.#asGuest?.execute) return permitted(bits, access, privilege, status);
+    return (bits & X) !== 0 && permitted(bits | R, access, privilege, status);
+  }
+
+  /** The physical page of a page table of the guest; the access is implicit. */
+  #guestTable(guestPage: number, slot: number, pseudo: typeof PSEUDO_READ | typeof PSEUDO_WRITE, probe: boolean): number {
+    const page = this.#stageTwo(guestPage, pseudo === PSEUDO_READ ? Access.READ : Access.WRITE, true, probe);
+    return page === GUEST_FAULT ? this.#guestFault(guestPage, slot * 8, pseudo) : page;
+  }
+  /** The physical page of what the guest accesses. */
+  #guestPage(guestPage: number, low: number, access: Access, probe: boolean): number {
+    const page = this.#stageTwo(guestPage, access, false, probe);
+    return page === GUEST_FAULT ? this.#guestFault(guestPage, low & 0xfff, 0) : page;
+  }
+  #guestFault(guestPage: number, offset: number, instruction: number): typeof GUEST_FAULT {
+    this.#cells.u64[TRAP_GPA >> 3] = ((BigInt(guestPage) << 12n) | BigInt(offset)) >> 2n;
+    this.#cells.i32[TRAP_INSTRUCTION >> 2] = instruction;
+    return GUEST_FAULT;
+  }
+
+  /**
+   * G-stage translation (H, "Guest Physical Address Translation"): as the first stage, but with two more address bits in a root
+   * table of 16 KiB, and every access is one of user mode.
+   */
+  #stageTwo(guestPage: number, access: Access, implicit: boolean, probe: boolean): number {
+    const cells = this.#cells.i32;
+    const rootHigh = cells[HGATP + 1]!;
+    const mode = rootHigh >>> 28;
+    if (mode === 0) return guestPage;
+    const levels = mode - 5;
+    if (guestPage >= 4 * 512 ** levels) return GUEST_FAULT;
+    const i32 = this.#i32;
+    const config = cells[MENVCFG + 1]!;
+    const allowedHigh = config & PBMTE_HIGH ? PTE_PBMT_HIGH | PTE_NAPOT_HIGH : PTE_NAPOT_HIGH;
+    // Only the hypervisor's MXR counts here; HLVX needs X in both stages, but page tables are always read.
+    const status = implicit ? 0 : cells[cells[VIRTUAL >> 2] ? VSSTATUS : MSTATUS]! & MXR;
+    restart: for (;;) {
+      let ppn = pageOf(cells[HGATP]!, rootHigh, 0);
+      for (let level = levels - 1; level >= 0; level--) {
+        const slot = Math.floor(guestPage / SUPERPAGE_PAGES[level]!) % (level === levels - 1 ? 2048 : 512);
+        const tablePage = ppn + (slot >> 9);
+        const table = this.#table(tablePage, false);
+        if (table === NOT_PHYSICAL) return NOT_PHYSICAL;
+        const pte = table + (slot & 511) * 2;
+        const bits = Atomics.load(i32, pte);
+        const upper = i32[pte + 1]!;
+        if (!(bits & V) || (bits & (R | W)) === W || upper & PTE_RESERVED_HIGH & ~allowedHigh) return GUEST_FAULT;
+        ppn = pageOf(bits, upper, 10);
+        if (!(bits & (R | X))) {
+          if (bits & (A | D | U) || upper & PTE_RESERVED_HIGH) return GUEST_FAULT;
+          continue;
+        }
+        const allowed = implicit ? permitted(bits, access, 0, status) : this.#allowed(bits, access, 0, status);
+        if (!allowed || (upper & PTE_PBMT_HIGH) === PTE_PBMT_HIGH) return GUEST_FAULT;
+        if (upper < 0) {
+          if (level > 0 || (ppn & 15) !== 8) return GUEST_FAULT;
+          ppn += (guestPage % 16) - 8;
+        }
+        if (level > 0) {
+          const pages = SUPERPAGE_PAGES[level]!;
+          if (ppn % pages !== 0) return GUEST_FAULT;
+          ppn += guestPage % pages;
+        }
+        const wanted = access === Access.WRITE ? A | D : A;
+        if ((bits & wanted) !== wanted && !(config & ADUE_HIGH)) return GUEST_FAULT;
+        if ((bits & wanted) !== wanted && !probe) {
+          if (this.#table(tablePage, true) === NOT_PHYSICAL) return NOT_PHYSICAL;
+          if (Atomics.compareExchange(i32, pte, bits, bits | wanted) !== bits) continue restart;
+        }
+        return ppn;
+      }
+      return GUEST_FAULT;
     }
   }
 
   /** Index in #i32 of the page table at a physical page. Page tables are accessed with S-mode privilege. */
   #table(ppn: number, write: boolean): number {
     const ramPage = ppn - this.#firstPage;
-    this.#tablePage = ppn;
     if (ramPage < 0 || ramPage >= this.#ramPages) return NOT_PHYSICAL;
     if (!this.#permitted(ramPage, write ? Access.WRITE : Access.READ, 1)) return NOT_PHYSICAL;
     const { physical } = this.#options;
     if (!physical.holds?.(ramPage, write) && !physical.ensurePage(BigInt(ppn) << 12n, write)) return NOT_PHYSICAL;
     return (ramPage * 4096 + this.#ramOffset) / 4;
   }
+}
+
+/** Pages of a leaf at each level. */
+const SUPERPAGE_PAGES = [1, 512, 512 ** 2, 512 ** 3, 512 ** 4] as const;
+/** Nothing of ours lies above 2^44. */
+const PHYSICAL_PAGES = 2 ** 32;
+
+/** The page number in a 64-bit word: 44 bits from bit 0 (satp) or 10 (page table entry). */
+function pageOf(low: number, high: number, shift: 0 | 10): number {
+  return shift === 0 ? (high & 0xfff) * 0x1_0000_0000 + (low >>> 0) : (high & 0x3f_ffff) * 0x40_0000 + (low >>> 10);
+}
+/** The page number of an address of 64 bits. */
+function page52(low: number, high: number): number {
+  return (high >>> 0) * 0x10_0000 + (low >>> 12);
 }
 
 /** Positions in #superpages: one byte per 2 MiB region and one per 1 GiB region, hashed, lower and upper half apart. */

@@ -1,10 +1,15 @@
 import { CSRS as TABLE, privileged as spec, type ir } from "@polyvisor/isa";
-import { Csr, csrNumbers, csrRow, Interrupt, MEIP, MSIP, MStatus, MTIP, SEIP, SSIP, stce, STIP } from "./csr.ts";
-import type { HartCells } from "./cells.ts";
+import {
+  Csr, csrNumbers, csrRow, GUEST_INTERRUPTS, guestStce, HStatus, Interrupt, MEIP, MSIP, MStatus, MSTATUS_HIGH_WRITABLE, MTIP, SEIP, SGEIP,
+  SSIP, stce, STIP, VSTIP, type CsrRow,
+} from "./csr.ts";
+import { fpState, type HartCells } from "./cells.ts";
 import { Cause, ExitReason, type PmpAccess, type PrivilegedCore, type TranslationListener } from "./engine.ts";
 import type { GuestTime } from "./guest-time.ts";
-import { CSRS, EXTERNAL_PENDING, FFLAGS, FRM, INSTRET, PC, PRIVILEGE, RESERVATION, TRAP_CAUSE, TRAP_VALUE, X } from "./hart-state.ts";
+import { CSRS, EXTERNAL_PENDING, FFLAGS, FRM, INSTRET, PC, PRIVILEGE, RESERVATION, TRAP_CAUSE, TRAP_VALUE, VIRTUAL, X } from "./hart-state.ts";
+import { exchangeGuestRegisters } from "./hypervisor.ts";
 import { MTIMECMP, TRAP_COUNTS } from "./mailbox.ts";
+import { type CpuFeatures, DEFAULT_FEATURES, PAGING_MODE } from "./cpu-features.ts";
 import { Pmp } from "./pmp.ts";
 import { enterTrap, machineReturn, supervisorReturn } from "./trap.ts";
 
@@ -12,7 +17,11 @@ import { enterTrap, machineReturn, supervisorReturn } from "./trap.ts";
 export type SupervisorCalls = () => ExitReason | -1;
 
 /** Order in which interrupts of equal privilege are taken (privileged spec, section 3.1.9). */
-const PRIORITY = [Interrupt.MEI, Interrupt.MSI, Interrupt.MTI, Interrupt.SEI, Interrupt.SSI, Interrupt.STI] as const;
+const PRIORITY = [
+  Interrupt.MEI, Interrupt.MSI, Interrupt.MTI, Interrupt.SEI, Interrupt.SSI, Interrupt.STI,
+  12, Interrupt.SEI + 1, Interrupt.SSI + 1, Interrupt.STI + 1, // SGEI and the guest's, H
+] as const;
+const MISA_H = 1 << 7;
 const SXL_UXL_64 = 0xa;
 const ENVCFG = { CBIE: Number(spec.ENVCFG.CBIE), CBCFE: Number(spec.ENVCFG.CBCFE), CBZE: Number(spec.ENVCFG.CBZE) } as const;
 
@@ -30,15 +39,29 @@ export class Privileged implements PrivilegedCore {
   leave = false;
   /** A debugger's breakpoints: an ebreak that is one of them is not executed. */
   debugger: { ebreak(): boolean } | undefined;
+  readonly #features: CpuFeatures;
 
-  constructor(cells: HartCells, time: GuestTime) {
+  constructor(cells: HartCells, time: GuestTime, features: CpuFeatures = DEFAULT_FEATURES) {
     this.cells = cells;
     this.time = time;
+    this.#features = features;
     this.pmp = new Pmp(cells);
   }
 
   get privilege(): number {
     return this.cells.i32[PRIVILEGE >> 2]!;
+  }
+  /** V: the hart runs a guest of its hypervisor. */
+  get virtual(): boolean {
+    return this.cells.i32[VIRTUAL >> 2] !== 0;
+  }
+  /** misa.H */
+  get hypervisor(): boolean {
+    return this.#features.hypervisor;
+  }
+  /** The largest MODE that satp, vsatp and hgatp take: 8 = Sv39, 9 = Sv48, 10 = Sv57. */
+  get largestPagingMode(): bigint {
+    return PAGING_MODE[this.#features.paging];
   }
 
   /** State after reset (section 3.4): M-mode, translation and interrupts off, registers zero, a0 and a1 as given. */
@@ -49,11 +72,16 @@ export class Privileged implements PrivilegedCore {
     this.cells.u64[(X >> 3) + 10] = a0;
     this.cells.u64[(X >> 3) + 11] = a1;
     this.cells.i32[PRIVILEGE >> 2] = 3;
+    this.cells.i32[VIRTUAL >> 2] = 0;
     this.cells.i32[FFLAGS >> 2] = 0;
     this.cells.i32[FRM >> 2] = 0;
     this.cells.i64[RESERVATION >> 3] = -1n;
     for (const csr of TABLE) this.cells.setCsr(csr.number, csr.reset);
     this.cells.setCsr(Csr.MHARTID, BigInt(this.cells.hart));
+    if (this.hypervisor) {
+      this.cells.i32[(CSRS >> 2) + Csr.MISA * 2]! |= MISA_H;
+      this.cells.setCsr(Csr.MIDELEG, BigInt(GUEST_INTERRUPTS | SGEIP));
+    }
     this.cells.i64[MTIMECMP >> 3] = -1n;
     this.setStatus(0);
     this.pmp.changed();
@@ -61,8 +89,9 @@ export class Privileged implements PrivilegedCore {
 
   csr(number: number, op: "write" | "set" | "clear", operand: bigint, reads: boolean, writes: boolean): bigint | undefined {
     const row = csrRow(number);
-    if (!row || ((number >> 8) & 3) > this.privilege || (writes && number >> 10 === 3) || (row.legal && !row.legal(this))) {
-      this.cells.i64[TRAP_CAUSE >> 3] = BigInt(Cause.ILLEGAL_INSTRUCTION);
+    const refused = row ? this.#refuseCsr(row, number, writes) : Cause.ILLEGAL_INSTRUCTION;
+    if (!row || refused) {
+      this.cells.i64[TRAP_CAUSE >> 3] = BigInt(refused);
       this.cells.i64[TRAP_VALUE >> 3] = 0n;
       return undefined;
     }
@@ -77,11 +106,32 @@ export class Privileged implements PrivilegedCore {
     return old;
   }
 
+  /** 0, or the cause of the exception. What only its virtual mode refuses a guest is for its hypervisor to emulate. */
+  #refuseCsr(row: CsrRow, number: number, writes: boolean): number {
+    const { privilege } = this;
+    const level = (number >> 8) & 3;
+    if ((writes && number >> 10 === 3) || (level === 2 && !this.hypervisor)) return Cause.ILLEGAL_INSTRUCTION;
+    // HS-mode has the hypervisor's registers (level 2); neither a guest nor its user mode has.
+    if (level > privilege && !(level === 2 && privilege === 1 && !this.virtual)) {
+      return this.virtual && level < 3 ? Cause.VIRTUAL_INSTRUCTION : Cause.ILLEGAL_INSTRUCTION;
+    }
+    const legal = row.legal ? row.legal(this) : true;
+    return legal === true ? 0 : legal === "virtual" ? Cause.VIRTUAL_INSTRUCTION : Cause.ILLEGAL_INSTRUCTION;
+  }
+
   system(op: Exclude<ir.SystemOp, "fence.i">, instruction: number, _rs1: bigint, _rs2: bigint, length: number): ExitReason | -1 {
     const privilege = this.privilege;
-    const status = this.cells.csr32(Csr.MSTATUS);
+    const refused = this.#refuseSystem(op);
+    if (refused) {
+      this.trap(refused, BigInt(instruction >>> 0));
+      return -1;
+    }
     switch (op) {
       case "ecall":
+        if (privilege === 1 && this.virtual) {
+          this.trap(Cause.ECALL_VS, 0n);
+          return -1;
+        }
         if (privilege === 1 && this.supervisorCalls) {
           this.leave = false;
           this.#advance(length);
@@ -95,36 +145,69 @@ export class Privileged implements PrivilegedCore {
         this.trap(Cause.BREAKPOINT, this.cells.u64[PC >> 3]!);
         return -1;
       case "mret":
-        if (privilege < 3) break;
         this.#retired();
         machineReturn(this);
         return this.#interruptReady() ? ExitReason.CORE : -1;
       case "sret":
-        if (privilege < 1 || (privilege === 1 && status & MStatus.TSR)) break;
         this.#retired();
         supervisorReturn(this);
         return this.#interruptReady() ? ExitReason.CORE : -1;
       case "wfi":
-        // Section 3.1.6.5: with TW = 0, U-mode may still be refused; we refuse it, as S-mode is implemented.
-        if (privilege === 0 || (privilege === 1 && status & MStatus.TW)) break;
         this.#advance(length);
         return ExitReason.WFI;
       case "sfence.vma":
-        if (privilege === 0 || (privilege === 1 && status & MStatus.TVM)) break;
-        // rs1 = x0: all addresses.
-        if ((instruction >>> 15) & 31 && this.translation.flushPage) this.translation.flushPage(_rs1);
-        else this.translation.flushTlb();
+        this.#fence((instruction >>> 15) & 31 ? _rs1 : undefined);
+        this.#advance(length);
+        return -1;
+      case "hfence.vvma":
+      case "hfence.gvma":
+        this.flushGuest();
         this.#advance(length);
         return -1;
       case "sfence.inval":
-        if (privilege === 0) break;
         this.#advance(length);
         return -1;
       case "illegal":
-        break;
+        this.trap(Cause.ILLEGAL_INSTRUCTION, BigInt(instruction >>> 0));
+        return -1;
     }
-    this.trap(Cause.ILLEGAL_INSTRUCTION, BigInt(instruction >>> 0));
-    return -1;
+  }
+
+  /** 0, or the cause of the exception that a system instruction raises in this mode (sections 3.1.6.6, 3.3; H, "Trap Cause Codes"). */
+  #refuseSystem(op: Exclude<ir.SystemOp, "fence.i">): number {
+    const { privilege, virtual } = this;
+    const status = this.cells.csr32(Csr.MSTATUS);
+    const guest = this.cells.csr32(Csr.HSTATUS);
+    /** What a guest's supervisor may do unless the hypervisor wants to, and its user mode may not. */
+    const refuse = (supervisor: number, hypervisor: number): number => {
+      if (virtual) return privilege === 0 || guest & hypervisor ? Cause.VIRTUAL_INSTRUCTION : 0;
+      return privilege === 0 || (privilege === 1 && status & supervisor) ? Cause.ILLEGAL_INSTRUCTION : 0;
+    };
+    switch (op) {
+      case "mret": return privilege < 3 ? Cause.ILLEGAL_INSTRUCTION : 0;
+      case "sret": return refuse(MStatus.TSR, HStatus.VTSR);
+      // Section 3.1.6.5: with TW = 0, U-mode may still be refused; we refuse it, as S-mode is implemented.
+      case "wfi": return virtual && status & MStatus.TW ? Cause.ILLEGAL_INSTRUCTION : refuse(MStatus.TW, HStatus.VTW);
+      case "sfence.vma": return refuse(MStatus.TVM, HStatus.VTVM);
+      case "sfence.inval": return refuse(0, 0);
+      case "hfence.vvma":
+      case "hfence.gvma":
+        if (!this.hypervisor) return Cause.ILLEGAL_INSTRUCTION;
+        if (virtual) return Cause.VIRTUAL_INSTRUCTION;
+        return refuse(op === "hfence.gvma" ? MStatus.TVM : 0, 0);
+      default: return 0;
+    }
+  }
+
+  /** sfence.vma, of one address or of all: of the guest's translations when a guest executes it. */
+  #fence(address: bigint | undefined): void {
+    if (address !== undefined && this.translation.flushPage) this.translation.flushPage(address);
+    else if (this.virtual) this.flushGuest();
+    else this.translation.flushTlb();
+  }
+  flushGuest(): void {
+    if (this.translation.flushGuest) this.translation.flushGuest();
+    else this.translation.flushTlb();
   }
 
   /** Takes the exception at PC. */
@@ -155,6 +238,10 @@ export class Privileged implements PrivilegedCore {
     let pending = cells.i32[at]! & ~MTIP;
     if (now >= cells.asNumber(MTIMECMP)) pending |= MTIP;
     if (stce(this)) pending = now >= cells.asNumber(CSRS + Csr.STIMECMP * 8) ? pending | STIP : pending & ~STIP;
+    if (this.hypervisor) {
+      pending = (pending & ~GUEST_INTERRUPTS) | cells.csr32(Csr.HVIP);
+      if (guestStce(this) && now >= this.#guestTimer()) pending |= VSTIP;
+    }
     cells.i32[at] = pending;
   }
   /** The earliest time, in ticks, at which an enabled timer that is not pending yet will fire. */
@@ -163,7 +250,16 @@ export class Privileged implements PrivilegedCore {
     return Math.min(
       enabled & MTIP ? this.cells.asNumber(MTIMECMP) : Infinity,
       enabled & STIP && stce(this) ? this.cells.asNumber(CSRS + Csr.STIMECMP * 8) : Infinity,
+      enabled & VSTIP && guestStce(this) ? this.#guestTimer() : Infinity,
     );
+  }
+  /** When vstimecmp fires, in our ticks: the guest's time is ours plus htimedelta (Sstc, vstimecmp). Deltas that wrap are rare: exact, in BigInt. */
+  #guestTimer(): number {
+    const delta = this.cells.csr(Csr.HTIMEDELTA);
+    if (delta === 0n) return this.cells.asNumber(CSRS + Csr.VSTIMECMP * 8);
+    const compare = this.cells.csr(Csr.VSTIMECMP);
+    const guestNow = BigInt.asUintN(64, BigInt(this.time.ticks()) + delta);
+    return compare <= guestNow ? 0 : this.time.ticks() + Number(compare - guestNow);
   }
   /** WFI ends when an interrupt is pending and enabled in mie, whatever the global enables (section 3.3.3). */
   wakes(): boolean {
@@ -191,28 +287,45 @@ export class Privileged implements PrivilegedCore {
     const grant = op === "zero" ? ENVCFG.CBZE : op === "inval" ? ENVCFG.CBIE : ENVCFG.CBCFE;
     if (this.privilege === 3) return 0;
     if (!(this.cells.csr32(Csr.MENVCFG) & grant)) return Cause.ILLEGAL_INSTRUCTION;
-    return this.privilege === 0 && !(this.cells.csr32(Csr.SENVCFG) & grant) ? Cause.ILLEGAL_INSTRUCTION : 0;
+    const refused = this.virtual ? Cause.VIRTUAL_INSTRUCTION : Cause.ILLEGAL_INSTRUCTION;
+    if (this.virtual && !(this.cells.csr32(Csr.HENVCFG) & grant)) return refused;
+    return this.privilege === 0 && !(this.cells.csr32(Csr.SENVCFG) & grant) ? refused : 0;
+  }
+  refuseGuestAccess(): number {
+    if (!this.hypervisor) return Cause.ILLEGAL_INSTRUCTION;
+    if (this.virtual) return Cause.VIRTUAL_INSTRUCTION;
+    return this.privilege === 0 && !(this.cells.csr32(Csr.HSTATUS) & HStatus.HU) ? Cause.ILLEGAL_INSTRUCTION : 0;
   }
 
+  /** A guest needs FP from its hypervisor too: vsstatus.FS and the HS-level sstatus.FS are both in effect. */
   fpEnabled(): boolean {
-    return (this.cells.csr32(Csr.MSTATUS) & MStatus.FS) !== 0;
+    return fpState(this.cells) !== 0;
   }
   fpDirty(): void {
     const status = this.cells.csr32(Csr.MSTATUS);
     if ((status & MStatus.FS) !== MStatus.FS) this.setStatus(status | MStatus.FS);
+    if (this.virtual) this.cells.i32[(CSRS >> 2) + Csr.VSSTATUS * 2]! |= MStatus.FS;
   }
   pmpAllows(physical: bigint, access: PmpAccess, privilege: number): boolean {
     return this.pmp.allows(physical, access, privilege);
   }
 
-  /** Replaces the low word of mstatus; keeps the read-only fields above it right. */
-  setStatus(next: number): void {
+  /** Replaces the low word of mstatus, and GVA and MPV above it; keeps the read-only fields right. */
+  setStatus(next: number, high = this.cells.i32[(CSRS >> 2) + Csr.MSTATUS * 2 + 1]! & MSTATUS_HIGH_WRITABLE): void {
     const at = (CSRS >> 2) + Csr.MSTATUS * 2;
     const changed = this.cells.i32[at]! ^ next;
     this.cells.i32[at] = next;
-    this.cells.i32[at + 1] = SXL_UXL_64 | ((next & MStatus.FS) === MStatus.FS ? 1 << 31 : 0); // SD
+    this.cells.i32[at + 1] = SXL_UXL_64 | high | ((next & MStatus.FS) === MStatus.FS ? 1 << 31 : 0); // SD
     const translation = MStatus.SUM | MStatus.MXR | MStatus.MPRV;
     if (changed & translation || (next & MStatus.MPRV && changed & MStatus.MPP)) this.translation.contextChanged();
+  }
+  /** Changes V and with it which registers are the supervisor's. The caller sets the privilege next. */
+  setVirtual(virtual: boolean): void {
+    if (virtual === this.virtual) return;
+    const status = exchangeGuestRegisters(this.cells);
+    this.cells.i32[VIRTUAL >> 2] = virtual ? 1 : 0;
+    this.setStatus(status);
+    this.translation.contextChanged();
   }
   /** Privilege changes on every trap and return. */
   setPrivilege(privilege: number): void {
@@ -221,16 +334,44 @@ export class Privileged implements PrivilegedCore {
     this.translation.contextChanged();
   }
 
-  /** Every CSR by number, read with M-mode rights (debug and ReadHart). */
+  /** Every CSR by number, read with M-mode rights (debug and ReadHart): s* are the hypervisor's, vs* the guest's, also while V = 1. */
   readAll(): Map<number, bigint> {
-    return new Map(csrNumbers().map((number) => [number, csrRow(number)!.read(this)]));
+    return new Map(this.csrNumbers().map((number) => [number, this.readOne(number)!]));
+  }
+  /** The numbers of the CSRs that this hart has. */
+  csrNumbers(): number[] {
+    return csrNumbers().filter((number) => this.#has(number));
+  }
+  readOne(number: number): bigint | undefined {
+    const row = this.#has(number) ? csrRow(number) : undefined;
+    if (!row) return undefined;
+    return this.virtual ? this.#asHypervisor(() => row.read(this)) : row.read(this);
   }
   /** Writes one CSR with M-mode rights, as csrw would (WriteHart); false when there is none with that number. */
   writeOne(number: number, value: bigint): boolean {
-    const row = csrRow(number);
+    const row = this.#has(number) ? csrRow(number) : undefined;
     if (!row) return false;
-    if (number >> 10 !== 3) row.write(this, BigInt.asUintN(64, value));
+    if (number >> 10 === 3) return true;
+    const write = (): void => row.write(this, BigInt.asUintN(64, value));
+    if (this.virtual) this.#asHypervisor(write);
+    else write();
     return true;
+  }
+  /** H's registers exist with H only: those of level 2, and two of M-mode's. */
+  #has(number: number): boolean {
+    return csrRow(number) !== undefined && (this.hypervisor || (((number >> 8) & 3) !== 2 && number !== Csr.MTINST && number !== Csr.MTVAL2));
+  }
+  /** With V = 0 for a moment: the hart stands still. */
+  #asHypervisor<T>(work: () => T): T {
+    const { translation } = this;
+    this.translation = { contextChanged() {}, flushTlb: () => translation.flushTlb() };
+    this.setVirtual(false);
+    try {
+      return work();
+    } finally {
+      this.setVirtual(true);
+      this.translation = translation;
+    }
   }
 
   #ready(): number {
@@ -238,10 +379,15 @@ export class Privileged implements PrivilegedCore {
     if (pending === 0) return 0;
     const privilege = this.privilege;
     const status = this.cells.csr32(Csr.MSTATUS);
-    const delegated = this.cells.csr32(Csr.MIDELEG);
+    const delegated = pending & this.cells.csr32(Csr.MIDELEG);
     const machine = privilege < 3 || status & MStatus.MIE ? pending & ~delegated : 0;
-    if (machine) return machine;
-    return privilege < 1 || (privilege === 1 && status & MStatus.SIE) ? pending & delegated : 0;
+    if (machine || privilege === 3) return machine;
+    const enabled = privilege === 0 || (status & MStatus.SIE) !== 0; // of the guest's supervisor when V = 1
+    if (!this.hypervisor) return enabled ? delegated : 0;
+    const toGuest = delegated & this.cells.csr32(Csr.HIDELEG);
+    const toHypervisor = delegated & ~toGuest;
+    if (!this.virtual) return enabled ? toHypervisor : 0;
+    return toHypervisor || (enabled ? toGuest : 0);
   }
   #interruptReady(): boolean {
     return this.#ready() !== 0;

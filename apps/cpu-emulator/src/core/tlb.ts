@@ -26,10 +26,13 @@ export const STORE_TABLE = LOAD_TABLE + LOAD_ENTRIES * TLB_ENTRY_BYTES;
 export const FETCH_TABLE = STORE_TABLE + STORE_ENTRIES * TLB_ENTRY_BYTES;
 export const SET_BYTES = FETCH_TABLE + FETCH_ENTRIES * TLB_ENTRY_BYTES;
 
-/** Translation contexts. MPRV borrows the last one, emptied whenever it is chosen. */
-export const Context = { M: 0, S: 1, S_SUM: 2, U: 3, MPRV: 4 } as const;
+/**
+ * Translation contexts. MPRV is emptied whenever it is chosen. VS, VS_SUM and VU are a guest's (V = 1): their entries combine
+ * both stages of translation.
+ */
+export const Context = { M: 0, S: 1, S_SUM: 2, U: 3, MPRV: 4, VS: 5, VS_SUM: 6, VU: 7 } as const;
 export type Context = (typeof Context)[keyof typeof Context];
-export const CONTEXTS = 5;
+export const CONTEXTS = 8;
 
 /** Offset of the sets in the hart area. */
 export const TLB_SETS = ENGINE;

@@ -1,68 +1,135 @@
-import { Csr, MStatus } from "./csr.ts";
-import { CSRS, PC, RESERVATION, TRAP_VALUE } from "./hart-state.ts";
+import { Csr, HStatus, MSTATUS_GVA_HIGH, MSTATUS_HIGH_WRITABLE, MSTATUS_MPV_HIGH, MStatus } from "./csr.ts";
+import { Cause } from "./engine.ts";
+import { CSRS, PC, RESERVATION, TRAP_GPA, TRAP_GUEST, TRAP_INSTRUCTION, TRAP_VALUE } from "./hart-state.ts";
 import type { Privileged } from "./privileged.ts";
 
+const MACHINE = 0x300;
+const SUPERVISOR = 0x100;
+const cell = (number: number): number => CSRS + number * 8;
+
+/** Exceptions that say in TRAP_GUEST whether their address is a guest's: misaligned, access, page and guest-page faults. */
+const MEMORY_FAULTS = [
+  Cause.INSTRUCTION_MISALIGNED, Cause.INSTRUCTION_ACCESS, Cause.LOAD_MISALIGNED, Cause.LOAD_ACCESS, Cause.STORE_MISALIGNED,
+  Cause.STORE_ACCESS, Cause.INSTRUCTION_PAGE, Cause.LOAD_PAGE, Cause.STORE_PAGE,
+  Cause.INSTRUCTION_GUEST_PAGE, Cause.LOAD_GUEST_PAGE, Cause.STORE_GUEST_PAGE,
+].reduce<number>((mask, cause) => mask | (1 << cause), 0);
+const GUEST_PAGE_FAULTS = (1 << Cause.INSTRUCTION_GUEST_PAGE) | (1 << Cause.LOAD_GUEST_PAGE) | (1 << Cause.STORE_GUEST_PAGE);
+
 /**
- * Trap entry and return (privileged spec 1.13, sections 3.1.6.1, 3.1.8, 3.3.2, 10.1.2). Runs on 32-bit halves of the
- * cells: Linux comes here tens of thousands of times a second.
+ * Trap entry and return (privileged spec 1.13, sections 3.1.6.1, 3.1.8, 3.3.2, 10.1.2; chapter H, "Trap Entry" and "Trap
+ * Return"). Runs on 32-bit halves of the cells: Linux comes here tens of thousands of times a second.
  */
 export function enterTrap(hart: Privileged, cause: number, interrupt: boolean): void {
-  const cells = hart.cells;
-  const privilege = hart.privilege;
-  const delegation = cells.csr32(interrupt ? Csr.MIDELEG : Csr.MEDELEG);
-  const status = cells.csr32(Csr.MSTATUS);
-  const supervisor = privilege <= 1 && ((delegation >>> cause) & 1) === 1;
-  const base = supervisor ? 0x100 : 0x300;
-  const cell = (number: number): number => CSRS + number * 8;
+  const { cells, privilege } = hart;
+  const delegated = privilege <= 1 && ((cells.csr32(interrupt ? Csr.MIDELEG : Csr.MEDELEG) >>> cause) & 1) === 1;
+  if (!delegated) {
+    if (hart.hypervisor) leaveGuest(hart, cause, interrupt, "machine");
+    const status = cells.csr32(Csr.MSTATUS);
+    let next = (status & ~(MStatus.MIE | MStatus.MPIE | MStatus.MPP)) | (privilege << 11);
+    if (status & MStatus.MIE) next |= MStatus.MPIE;
+    enter(hart, MACHINE, cause, interrupt, next, 3);
+    return;
+  }
+  if (hart.virtual && ((cells.csr32(interrupt ? Csr.HIDELEG : Csr.HEDELEG) >>> cause) & 1) === 1) {
+    // The guest's supervisor takes it, and knows nothing of being a guest: its interrupts have the supervisor's numbers.
+    enterSupervisor(hart, interrupt ? cause - 1 : cause, interrupt);
+    return;
+  }
+  if (hart.hypervisor) leaveGuest(hart, cause, interrupt, "supervisor");
+  enterSupervisor(hart, cause, interrupt);
+}
 
-  cells.copy64(cell(base + 0x41), PC); // xepc
-  cells.i32[cell(base + 0x42) >> 2] = cause; // xcause
+function enterSupervisor(hart: Privileged, cause: number, interrupt: boolean): void {
+  const status = hart.cells.csr32(Csr.MSTATUS);
+  let next = status & ~(MStatus.SIE | MStatus.SPIE | MStatus.SPP);
+  if (status & MStatus.SIE) next |= MStatus.SPIE;
+  if (hart.privilege === 1) next |= MStatus.SPP;
+  enter(hart, SUPERVISOR, cause, interrupt, next, 1);
+}
+
+/** `base`: the number of the mode's CSRs less those of xepc 0x41, xcause 0x42, xtval 0x43, xtvec 0x05. */
+function enter(hart: Privileged, base: number, cause: number, interrupt: boolean, status: number, privilege: number): void {
+  const { cells } = hart;
+  cells.copy64(cell(base + 0x41), PC);
+  cells.i32[cell(base + 0x42) >> 2] = cause;
   cells.i32[(cell(base + 0x42) >> 2) + 1] = interrupt ? 1 << 31 : 0;
-  if (interrupt) cells.i64[cell(base + 0x43) >> 3] = 0n; // xtval
+  if (interrupt) clear64(hart, base + 0x43);
   else cells.copy64(cell(base + 0x43), TRAP_VALUE);
 
-  let next: number;
-  if (supervisor) {
-    next = status & ~(MStatus.SIE | MStatus.SPIE | MStatus.SPP);
-    if (status & MStatus.SIE) next |= MStatus.SPIE;
-    if (privilege === 1) next |= MStatus.SPP;
-  } else {
-    next = status & ~(MStatus.MIE | MStatus.MPIE | MStatus.MPP);
-    if (status & MStatus.MIE) next |= MStatus.MPIE;
-    next |= privilege << 11;
-  }
-  // mstatus before privilege: MPRV reads the new MPP.
-  hart.setStatus(next);
-
+  hart.setStatus(status); // before privilege: MPRV reads the new MPP
   const vector = cell(base + 5);
   const vectored = cells.i32[vector >> 2]! & 1;
   cells.copy64(PC, vector);
   cells.i32[PC >> 2]! &= ~3;
   if (vectored && interrupt) cells.i64[PC >> 3]! += BigInt(4 * cause);
-  hart.setPrivilege(supervisor ? 1 : 3);
+  hart.setPrivilege(privilege);
+}
+
+/**
+ * What the hypervisor or M-mode is told about where the trap came from (H, "Trap Entry"): V, the guest's privilege, whether
+ * xtval is an address of the guest, and the guest-physical address of a guest-page fault. V is 0 afterwards.
+ */
+function leaveGuest(hart: Privileged, cause: number, interrupt: boolean, to: "machine" | "supervisor"): void {
+  const { cells, virtual, privilege } = hart;
+  const bit = 1 << cause;
+  let guestAddress = false;
+  if (!interrupt && cause < 32) {
+    guestAddress = (bit & MEMORY_FAULTS) !== 0 ? cells.i32[TRAP_GUEST >> 2] !== 0 : virtual && cause === Cause.BREAKPOINT;
+  }
+  const guestPage = !interrupt && (bit & GUEST_PAGE_FAULTS) !== 0;
+  hart.setVirtual(false);
+  if (to === "machine") {
+    hart.setStatus(cells.csr32(Csr.MSTATUS), (guestAddress ? MSTATUS_GVA_HIGH : 0) | (virtual ? MSTATUS_MPV_HIGH : 0));
+  } else {
+    const at = cell(Csr.HSTATUS) >> 2;
+    let next = cells.i32[at]! & ~(HStatus.GVA | HStatus.SPV);
+    if (guestAddress) next |= HStatus.GVA;
+    if (virtual) next = (next & ~HStatus.SPVP) | HStatus.SPV | (privilege === 1 ? HStatus.SPVP : 0);
+    cells.i32[at] = next;
+  }
+  const [address, instruction] = to === "machine" ? [Csr.MTVAL2, Csr.MTINST] : [Csr.HTVAL, Csr.HTINST];
+  if (guestPage) cells.copy64(cell(address), TRAP_GPA);
+  else clear64(hart, address);
+  clear64(hart, instruction);
+  if (guestPage) cells.i32[cell(instruction) >> 2] = cells.i32[TRAP_INSTRUCTION >> 2]!;
+}
+
+function clear64({ cells }: Privileged, number: number): void {
+  cells.i32[cell(number) >> 2] = cells.i32[(cell(number) >> 2) + 1] = 0;
 }
 
 export function machineReturn(hart: Privileged): void {
-  const status = hart.cells.csr32(Csr.MSTATUS);
+  const { cells } = hart;
+  const status = cells.csr32(Csr.MSTATUS);
   const privilege = (status & MStatus.MPP) >> 11;
   let next = (status & ~(MStatus.MIE | MStatus.MPP)) | MStatus.MPIE;
   if (status & MStatus.MPIE) next |= MStatus.MIE;
   if (privilege !== 3) next &= ~MStatus.MPRV;
-  returnTo(hart, next, privilege, Csr.MEPC);
+  const high = cells.i32[(cell(Csr.MSTATUS) >> 2) + 1]! & MSTATUS_HIGH_WRITABLE;
+  returnTo(hart, next, high & ~MSTATUS_MPV_HIGH, { privilege, epc: Csr.MEPC, virtual: privilege !== 3 && (high & MSTATUS_MPV_HIGH) !== 0 });
 }
 
 export function supervisorReturn(hart: Privileged): void {
-  const status = hart.cells.csr32(Csr.MSTATUS);
+  const { cells } = hart;
+  const status = cells.csr32(Csr.MSTATUS);
   let next = (status & ~(MStatus.SIE | MStatus.SPP | MStatus.MPRV)) | MStatus.SPIE;
   if (status & MStatus.SPIE) next |= MStatus.SIE;
-  returnTo(hart, next, status & MStatus.SPP ? 1 : 0, Csr.SEPC);
+  let { virtual } = hart;
+  if (!virtual && hart.hypervisor) {
+    const at = cell(Csr.HSTATUS) >> 2;
+    virtual = (cells.i32[at]! & HStatus.SPV) !== 0;
+    cells.i32[at]! &= ~HStatus.SPV;
+  }
+  const high = cells.i32[(cell(Csr.MSTATUS) >> 2) + 1]! & MSTATUS_HIGH_WRITABLE;
+  returnTo(hart, next, high, { privilege: status & MStatus.SPP ? 1 : 0, epc: Csr.SEPC, virtual });
 }
 
-function returnTo(hart: Privileged, status: number, privilege: number, epc: number): void {
-  hart.cells.copy64(PC, CSRS + epc * 8);
+function returnTo(hart: Privileged, status: number, high: number, to: { privilege: number; epc: number; virtual: boolean }): void {
+  hart.cells.copy64(PC, cell(to.epc));
   // "xRET instructions always clear the LR address reservation on some implementations" (section 3.3.2): it keeps a
   // preempted lr/sc pair from succeeding by chance.
   hart.cells.i64[RESERVATION >> 3] = -1n;
-  hart.setStatus(status);
-  hart.setPrivilege(privilege);
+  hart.setStatus(status, high);
+  hart.setVirtual(to.virtual);
+  hart.setPrivilege(to.privilege);
 }

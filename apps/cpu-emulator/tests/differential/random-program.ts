@@ -14,9 +14,12 @@ const TABLES = RAM + 0x60_0000;
 /** The harness writes DONE_MARK here when all blocks have run (QEMU 7.2 hangs when the test finisher is used under QMP). */
 export const DONE = TABLES + 0xfff8;
 export const DONE_MARK = 0x5555;
+const GVA = 1n << 38n; // mstatus
+const AMO_FAULTS: ReadonlyMap<bigint, bigint> = new Map([[13n, 15n], [21n, 23n]]);
+const GUEST_ROOT = TABLES + 0x8000;
 const BLOCK_BYTES = 0xa00; // not a divisor of a page: data areas of some blocks cross pages
 /** Offsets in a block. */
-const AT = { x: 0, f: 0x100, fcsr: 0x200, cause: 0x208, epc: 0x210, tval: 0x218, entry: 0x220, mode: 0x228, status: 0x230, data: 0x400 } as const;
+const AT = { x: 0, f: 0x100, fcsr: 0x200, cause: 0x208, epc: 0x210, tval: 0x218, entry: 0x220, mode: 0x228, status: 0x230, tval2: 0x238, data: 0x400 } as const;
 /** Registers that code must not change: stack and data pointers into the block's data. */
 const SP = 2;
 const DATA = 30; // anywhere, also misaligned and at the end of a page
@@ -29,11 +32,16 @@ export interface Mode {
   readonly privilege: 0 | 1 | 3;
   /** Sv39 with random permissions on the data pages. */
   readonly paged: boolean;
+  /** As a guest (H): Sv39x4 below, with random permissions too. */
+  readonly virtual?: boolean;
 }
 export const MODES: readonly Mode[] = [
   { name: "M", privilege: 3, paged: false },
   { name: "S, Sv39", privilege: 1, paged: true },
   { name: "U, Sv39", privilege: 0, paged: true },
+  { name: "VS, Sv39 over Sv39x4", privilege: 1, paged: true, virtual: true },
+  { name: "VU, Sv39 over Sv39x4", privilege: 0, paged: true, virtual: true },
+  { name: "VS, bare over Sv39x4", privilege: 1, paged: false, virtual: true },
 ];
 
 export interface RandomImage {
@@ -223,6 +231,7 @@ export function randomImage(seed: number, count: number, mode: Mode, without: Re
   }
   if (end > TABLES) throw new Error("random image: too many blocks for the block area");
   if (mode.paged) pageTables(view, generator, mode);
+  if (mode.virtual) guestTables(view, generator, !without.has(GUEST_TABLE_FAULTS));
   return {
     bytes: image,
     resultOffset: BLOCKS - RAM,
@@ -272,6 +281,28 @@ function pageTables(view: DataView, generator: Generator, mode: Mode): void {
   }
 }
 
+/** In `without`: faults of accesses to a guest's page tables are not compared. */
+export const GUEST_TABLE_FAULTS = "guest-table-faults";
+
+/** G-stage tables: identity, everything for user mode; the guest's page tables lack a permission now and then. */
+function guestTables(view: DataView, generator: Generator, damageTables: boolean): void {
+  const [root, middle, data, tables] = [GUEST_ROOT, GUEST_ROOT + 0x4000, GUEST_ROOT + 0x5000, GUEST_ROOT + 0x6000];
+  const set = (table: number, index: number, address: number, bits: number): void =>
+    view.setBigUint64(table - RAM + index * 8, (BigInt(address >>> 0) >> 12n << 10n) | BigInt(bits), true);
+  const ALL = 0xdf; // V R W X U A D
+  set(root, 2, middle, 1);
+  set(middle, 0, RAM, ALL);
+  set(middle, 2, RAM + 0x40_0000, ALL);
+  set(middle, 1, data, 1);
+  set(middle, 3, tables, 1);
+  for (let page = 0; page < 512; page++) {
+    const damaged = (odds: number, bits: readonly number[]): number => (generator.below(odds) === 0 ? ALL & ~(1 << generator.pick(bits)) : ALL);
+    set(data, page, BLOCKS + page * 4096, damaged(4, [0, 1, 2, 4, 6, 7, 7, 6]));
+    // Not W and D: QEMU sets A and D in page tables that their guest may not write.
+    set(tables, page, TABLES + page * 4096, page < 4 && damageTables ? damaged(10, [0, 1, 4, 6]) : ALL);
+  }
+}
+
 function harnessSource(end: number, mode: Mode): string {
   const each = (from: number, line: (i: number) => string): string => Array.from({ length: 32 - from }, (_, i) => line(i + from)).join("\n");
   return `
@@ -286,7 +317,8 @@ function harnessSource(end: number, mode: Mode): string {
     csrw pmpaddr0, t0
     li t0, 0x1f
     csrw pmpcfg0, t0
-    ${mode.paged ? `li t0, ${(8n << 60n) | (BigInt(TABLES) >> 12n)}\n csrw satp, t0\n sfence.vma` : ""}
+    ${mode.paged ? `li t0, ${(8n << 60n) | (BigInt(TABLES) >> 12n)}\n csrw ${mode.virtual ? "vsatp" : "satp"}, t0\n sfence.vma` : ""}
+    ${mode.virtual ? `li t0, ${(8n << 60n) | (BigInt(GUEST_ROOT) >> 12n)}\n csrw hgatp, t0\n hfence.gvma zero, zero\n li t0, 0x6000\n csrw vsstatus, t0\n li t0, ${(1n << 61n) | 0xf0n}\n csrw henvcfg, t0` : ""}
     li t0, ${BLOCKS}
     csrw mscratch, t0
   next:
@@ -298,7 +330,8 @@ function harnessSource(end: number, mode: Mode): string {
     csrc mstatus, t0
     ld t0, ${AT.mode}(t6)
     csrs mstatus, t0
-    csrw sepc, zero
+    ${mode.virtual ? `csrr t0, mepc\n csrw sepc, t0\n li t0, 0x100\n ${mode.privilege === 1 ? "csrs" : "csrc"} sstatus, t0 # SPP\n li t0, 0x80\n csrs hstatus, t0 # SPV
+    csrw vsscratch, zero\n csrw vscause, zero\n csrw vstval, zero` : "csrw sepc, zero"}
     csrw scause, zero
     csrw stval, zero
     csrw sscratch, zero
@@ -307,7 +340,7 @@ function harnessSource(end: number, mode: Mode): string {
     csrw fcsr, t0
     ${each(0, (i) => `fld f${i}, ${AT.f + i * 8}(t6)`)}
     ${each(1, (i) => `ld x${i}, ${AT.x + i * 8}(t6)`)}
-    mret
+    ${mode.virtual ? "sret" : "mret"}
     .align 2
   trap:
     csrrw t6, mscratch, t6
@@ -325,6 +358,8 @@ function harnessSource(end: number, mode: Mode): string {
     sd t0, ${AT.tval}(t6)
     csrr t0, mstatus
     sd t0, ${AT.status}(t6)
+    csrr t0, mtval2
+    sd t0, ${AT.tval2}(t6)
     li t0, ${BLOCK_BYTES}
     add t6, t6, t0
     csrw mscratch, t6
@@ -348,8 +383,18 @@ function describe(blocks: readonly Block[], expected: Uint8Array, actual: Uint8A
     const start = offset - inBlock;
     // mtval of ebreak is the address or zero, as the implementation likes.
     if (inBlock === AT.tval && BLOCKS + start < TABLES && at(want, start + AT.cause) === 3n) continue;
+    // "mtval … may be zero" for illegal and virtual instructions: QEMU does so when a helper finds out, or leaves another's.
+    if (inBlock === AT.tval && BLOCKS + start < TABLES && [2n, 22n].includes(at(want, start + AT.cause)) && (at(want, offset) === 0n || endedBy("H", blocks, offset, at(got, start + AT.epc)))) continue;
+    // GVA: QEMU 7.2 leaves the last fault's in other traps, QEMU 10 does not set it for ebreak.
+    if (inBlock === AT.status && BLOCKS + start < TABLES && (at(want, offset) ^ at(got, offset)) === GVA && [2n, 3n, 8n, 10n, 22n].includes(at(want, start + AT.cause))) continue;
     // "AMOs never raise load page-fault exceptions" (privileged spec, section 11.3.2); QEMU 7.2 does on unreadable pages.
-    if (inBlock === AT.cause && at(want, offset) === 13n && at(got, offset) === 15n && endedByAmo(blocks, offset, at(got, start + AT.epc))) continue;
+    // QEMU 7.2 finds a guest's user mode accessing its supervisor's CSRs illegal; H says virtual instruction.
+    if (inBlock === AT.cause && at(want, offset) === 2n && at(got, offset) === 22n && endedBy("Zicsr", blocks, offset, at(got, start + AT.epc))) continue;
+    // Of an AMO's two stages, QEMU asks both for reading before it asks the first for writing.
+    if ([AT.cause, AT.tval2].some((at) => at === inBlock) && [21n, 23n].includes(at(want, start + AT.cause)) && at(got, start + AT.cause) === 15n && endedBy("A", blocks, offset, at(got, start + AT.epc))) continue;
+    if (inBlock === AT.cause && AMO_FAULTS.get(at(want, offset)) === at(got, offset) && endedBy("A", blocks, offset, at(got, start + AT.epc))) continue;
+    // An AMO that one stage refuses may have set A and D in the other.
+    if (mode.virtual && BLOCKS + offset >= TABLES && ((at(want, offset) ^ at(got, offset)) & ~0xc0n) === 0n) continue;
     different.push(offset);
   }
   const first = different[0];
@@ -370,11 +415,12 @@ function describe(blocks: readonly Block[], expected: Uint8Array, actual: Uint8A
     `  ended by cause ${at(got, start + AT.cause)} at ${at(got, start + AT.epc).toString(16)}; expected ${at(want, start + AT.cause)} at ${at(want, start + AT.epc).toString(16)}`].join("\n");
 }
 
-function endedByAmo(blocks: readonly Block[], offset: number, epc: bigint): boolean {
+/** Whether the block ended at an instruction of this extension. */
+function endedBy(extension: Instruction["extension"], blocks: readonly Block[], offset: number, epc: bigint): boolean {
   const block = blocks[Math.floor(offset / BLOCK_BYTES)]!;
   let pc = block.code;
   for (const word of block.words) {
-    if (BigInt(pc) === epc) return decode(word)?.instruction.extension === "A";
+    if (BigInt(pc) === epc) return decode(word)?.instruction.extension === extension;
     pc += lengthOf(word);
   }
   return false;

@@ -1,8 +1,7 @@
 import type { HartCells } from "../cells.ts";
 import { CSRS, GIVEN_UP } from "../hart-state.ts";
-import { type PhysicalAccess, Cause } from "../engine.ts";
+import type { PhysicalAccess } from "../engine.ts";
 import { Access, DEVICE, FAULT, type Mmu } from "../mmu.ts";
-import { TRAP_CAUSE, TRAP_VALUE } from "../hart-state.ts";
 import { ACCESS_ADDRESS, ACCESS_PLACE, ACCESS_VALUE, DIRECT, DONE, KIND_READ, KIND_SIGNED, KIND_SIZE, TRAPPED } from "./cells.ts";
 
 if (ACCESS_VALUE >= CSRS) throw new Error("access cells overlap the CSR cells");
@@ -93,10 +92,7 @@ export class SlowAccesses {
     const access = kind & KIND_READ ? Access.READ : Access.WRITE;
     const [low, high] = [this.#i32[this.#address]!, this.#i32[this.#address + 1]!];
     if (low & (size - 1)) {
-      this.#i32[TRAP_CAUSE >> 2] = access === Access.READ ? Cause.LOAD_MISALIGNED : Cause.STORE_MISALIGNED;
-      this.#i32[(TRAP_CAUSE >> 2) + 1] = 0;
-      this.#i32[TRAP_VALUE >> 2] = low;
-      this.#i32[(TRAP_VALUE >> 2) + 1] = high;
+      this.#mmu.misaligned(low, high, access);
       return 1;
     }
     const place = this.#mmu.translate(low, high, access);

@@ -1,8 +1,8 @@
 import { decode } from "@polyvisor/isa";
-import { HartCells } from "../cells.ts";
+import { fpState, HartCells } from "../cells.ts";
 import { CODE_EPOCH, CROSSING_ENTRY, CROSSING_SOURCE_ENTRY, CROSSING_WORD_ENTRY, DecodeCache, PAGE_HALFWORDS, START_ENTRY } from "../decode-cache.ts";
 import { type Engine, ExitReason, type PhysicalAccess, type PrivilegedCore } from "../engine.ts";
-import { FP_DIRTY, FP_STATE, PC } from "../hart-state.ts";
+import { FP_STATE, PC } from "../hart-state.ts";
 import { Access, DEVICE, FAULT, Mmu } from "../mmu.ts";
 import { SlowAccesses } from "./accesses.ts";
 import { type Entry, Special, encode, placeMatters } from "./handlers.ts";
@@ -169,8 +169,7 @@ class Interpreter implements InterpreterEngine {
   }
 
   #readFpState(): void {
-    const fs = (this.#cells.csr32(0x300) >>> 13) & 3;
-    this.#cells.i32[FP_STATE >> 2] = fs === 0 ? 0 : fs === 3 ? FP_DIRTY : 1;
+    this.#cells.i32[FP_STATE >> 2] = fpState(this.#cells);
   }
 
   /** Frame of the page that an address lies in, for fetching; its fetch TLB entry is filled. -1 = trap. */

@@ -97,7 +97,7 @@ function analyse(instruction: Instruction): Traits {
     rounded: operands.includes("rm"),
     fp,
     csr,
-    slow: kinds.has("system") || kinds.has("cacheBlock") || fp?.op === "classify",
+    slow: kinds.has("system") || ["cacheBlock", "guestLoad", "guestStore"].some((k) => kinds.has(k)) || fp?.op === "classify",
     floating: instruction.extension === "F" || instruction.extension === "D",
   };
 }
@@ -105,7 +105,7 @@ function analyse(instruction: Instruction): Traits {
 function roots(statement: ir.Stmt): readonly ir.Expr[] {
   switch (statement.kind) {
     case "let": case "setX": case "setF": return [statement.value];
-    case "store": return [statement.address, statement.value];
+    case "store": case "guestStore": return [statement.address, statement.value];
     case "branch": return [statement.cond];
     case "jump": return [statement.target];
     case "cacheBlock": return [statement.address];
@@ -118,7 +118,7 @@ function children(expr: ir.Expr): readonly ir.Expr[] {
     case "unary": return [expr.a];
     case "binary": return [expr.a, expr.b];
     case "select": return [expr.cond, expr.then, expr.else];
-    case "load": case "lr": return [expr.address];
+    case "load": case "lr": case "guestLoad": return [expr.address];
     case "fp": return expr.args;
     case "amo": case "sc": return [expr.address, expr.value];
     case "csr": return [expr.operand];

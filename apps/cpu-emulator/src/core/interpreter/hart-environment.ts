@@ -1,6 +1,7 @@
 import { HartTrap, type AmoOp, type Bytes, type CsrAccess, type Decoded, type Environment, type ir } from "@polyvisor/isa";
 import type { HartCells } from "../cells.ts";
-import { Cause, type PrivilegedCore } from "../engine.ts";
+import { Csr, HStatus } from "../csr-row.ts";
+import type { PrivilegedCore } from "../engine.ts";
 import { F, FFLAGS, FRM, PC, RESERVATION, RESERVED_VALUE, TRAP_CAUSE, TRAP_VALUE, X } from "../hart-state.ts";
 import { Access, FAULT, type Mmu } from "../mmu.ts";
 import type { SlowAccesses } from "./accesses.ts";
@@ -59,7 +60,7 @@ export class HartEnvironment implements Environment {
   }
   csr(access: CsrAccess, decoded: Decoded): bigint {
     const old = this.#core.csr(access.number, access.op, access.operand, access.reads, access.writes);
-    if (old === undefined) throw new HartTrap(Cause.ILLEGAL_INSTRUCTION, BigInt(decoded.word));
+    if (old === undefined) throw new HartTrap(this.#cells.i32[TRAP_CAUSE >> 2]!, BigInt(decoded.word));
     return old;
   }
   system(op: ir.SystemOp, decoded: Decoded): undefined {
@@ -79,6 +80,18 @@ export class HartEnvironment implements Environment {
     this.#allowCacheBlock(op, decoded);
     const [low, high] = [Number(BigInt.asIntN(32, address)), Number(BigInt.asIntN(64, address) >> 32n)];
     if (this.#mmu.translate(low, high, Access.READ) === FAULT && this.#mmu.translate(low, high, Access.WRITE) === FAULT) this.#rethrow();
+  }
+  guestLoad(address: bigint, bytes: Bytes, signed: boolean, execute: boolean, decoded: Decoded): bigint {
+    return this.#asGuest(execute, decoded, () => this.load(address, bytes, signed));
+  }
+  guestStore(address: bigint, bytes: Bytes, value: bigint, decoded: Decoded): void {
+    this.#asGuest(false, decoded, () => this.store(address, bytes, value));
+  }
+  #asGuest<T>(execute: boolean, decoded: Decoded, access: () => T): T {
+    const cause = this.#core.refuseGuestAccess();
+    if (cause !== 0) throw new HartTrap(cause, BigInt(decoded.word));
+    const privilege = this.#cells.csr32(Csr.HSTATUS) & HStatus.SPVP ? 1 : 0;
+    return this.#mmu.asGuest(privilege, execute, access);
   }
   #allowCacheBlock(op: ir.CacheBlockOp | "zero", decoded: Decoded): void {
     const cause = this.#core.refuseCacheBlock(op);

@@ -101,6 +101,7 @@ export class HandlerLowering extends Lowering {
       case "fence": code.fence(); return;
       case "require": this.requireGrant(); return;
       case "cacheBlock":
+      case "guestStore":
       case "system": throw new Error(`${this.instruction.name}: system instructions have no handler`);
     }
   }

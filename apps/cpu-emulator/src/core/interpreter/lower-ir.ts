@@ -107,6 +107,7 @@ export abstract class Lowering {
       case "sc": this.#sc(expr); return;
       case "uimm": this.pushUimm(); return;
       case "csr": lowerCsr(this, expr); return;
+      case "guestLoad": throw new Error(`${this.instruction.name}: hypervisor loads have no handler`);
     }
   }
 

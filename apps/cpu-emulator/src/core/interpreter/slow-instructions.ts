@@ -80,7 +80,7 @@ export class SlowInstructions {
     const x = this.#cells.u64;
     const value = operand.kind === "uimm" ? BigInt(rs1) : x[(X >> 3) + rs1]!;
     const old = this.#core.csr(imm, op, value, op !== "write" || rd !== 0, op === "write" || rs1 !== 0);
-    if (old === undefined) return this.illegal(word);
+    if (old === undefined) return this.#trap(this.#cells.i32[TRAP_CAUSE >> 2]!, BigInt(word));
     if (rd !== 0) x[(X >> 3) + rd] = old;
     this.#retire(length);
     return this.#core.leave ? ExitReason.CORE : GO_ON;
