@@ -65,10 +65,7 @@ export class HandlerLowering extends Lowering {
       case "let": {
         if (this.traits.directJump && this.#inPage) return; // the target is the entry itself
         this.expr(statement.value);
-        // Memory accesses use `address`, so that only the target of a jump can wait there.
-        const local = this.traits.jump ? locals.address : locals.bits[this.names.size % locals.bits.length]!;
-        this.names.set(statement.name, local);
-        code.set(local);
+        code.set(this.nameLocal(statement.name, locals.address));
         return;
       }
       case "setX":

@@ -111,6 +111,14 @@ export abstract class Lowering {
     }
   }
 
+  /** The local of a `let`: `target` for what a jump goes to; others stay clear of `address`, which memory accesses use. */
+  protected nameLocal(name: string, target: number): number {
+    const { bits } = this.emission.locals;
+    const local = this.traits.jump ? target : bits[this.names.size % bits.length]!;
+    this.names.set(name, local);
+    return local;
+  }
+
   /** cbo.zero: M-mode always may; S-mode if menvcfg.CBZE, U-mode if senvcfg.CBZE too, a guest if henvcfg.CBZE too. Comes first. */
   requireGrant(): void {
     const { code, hart, exits } = this.emission;

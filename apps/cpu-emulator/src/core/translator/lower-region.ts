@@ -327,10 +327,6 @@ class RegionLowering extends Lowering {
     this.#registers = registers;
   }
 
-  get #jumps(): boolean {
-    return this.instruction.semantics.some(({ kind }) => kind === "jump");
-  }
-
   emit(): void {
     for (const statement of this.instruction.semantics) this.#statement(statement);
   }
@@ -343,9 +339,7 @@ class RegionLowering extends Lowering {
       case "let": {
         if (this.traits.directJump) return;
         this.expr(statement.value);
-        const local = this.#jumps ? target : this.emission.locals.address;
-        this.names.set(statement.name, local);
-        code.set(local);
+        code.set(this.nameLocal(statement.name, target));
         return;
       }
       case "setX":
@@ -360,8 +354,9 @@ class RegionLowering extends Lowering {
         return;
       case "store": this.store(statement); return;
       case "fence": code.fence(); return;
+      case "require": this.requireGrant(); return;
       case "jump": case "branch": return;
-      case "system": throw new Error(`${this.instruction.name}: system instructions are not translated`);
+      case "system": case "cacheBlock": case "guestStore": throw new Error(`${this.instruction.name}: system instructions are not translated`);
     }
   }
 
