@@ -50,6 +50,12 @@ class Recorder implements Environment {
   fence(): void {}
   require(): void {}
   cacheBlock(): void {}
+  guestLoad(address: bigint, bytes: Bytes): bigint {
+    return this.load(address, bytes);
+  }
+  guestStore(address: bigint, bytes: Bytes): void {
+    this.store(address, bytes);
+  }
   csr(): bigint {
     return 0n;
   }

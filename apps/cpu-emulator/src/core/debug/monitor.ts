@@ -42,8 +42,8 @@ export async function monitorCommand(command: string, target: DebugTarget, hart:
     case "step-interrupts": return onOff((on) => (state.stepInterrupts = on));
     case "csr": {
       const number = /^(0x[0-9a-f]+|\d+)$/i.test(argument) ? Number(argument) : CSR_BY_NAME.get(argument)?.number;
-      const row = number === undefined ? undefined : csrRow(number);
-      return [row ? `${row.name} = 0x${row.read(hart).toString(16)}` : `csr: there is no "${argument}"`];
+      const value = number === undefined ? undefined : hart.readOne(number);
+      return [value === undefined ? `csr: there is no "${argument}"` : `${csrRow(number!)!.name} = 0x${value.toString(16)}`];
     }
     default: return [`"${verb.slice(0, 40)}" is no monitor command; these are:`, ...HELP];
   }

@@ -19,7 +19,7 @@ export function readRegister(hart: Privileged, number: number): bigint | undefin
   if (number === PC_NUMBER) return cells.u64[PC >> 3]!;
   if (number < CSR_FIRST) return cells.u64[(F >> 3) + number - F_FIRST]!;
   if (number === PRIV_NUMBER) return BigInt(hart.privilege);
-  return csrRow(number - CSR_FIRST)?.read(hart);
+  return hart.readOne(number - CSR_FIRST);
 }
 
 /** False: no such register, or one that cannot be written. CSRs follow the rules of a csrw in M-mode. */
