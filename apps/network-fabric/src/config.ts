@@ -1,4 +1,4 @@
-import { defineConfig, integer, text } from "@polyvisor/service-kit";
+import { defineConfig, integer, path, text } from "@polyvisor/service-kit";
 
 /** Configuration of the network-fabric. */
 export interface NetworkFabricConfig {
@@ -8,6 +8,7 @@ export interface NetworkFabricConfig {
   readonly leaseSeconds: number;
   readonly dnsTimeoutMs: number;
   readonly dnsServers: string;
+  readonly stateDir: string;
 }
 
 export const DEFAULT_CONFIG: NetworkFabricConfig = {
@@ -17,6 +18,7 @@ export const DEFAULT_CONFIG: NetworkFabricConfig = {
   leaseSeconds: 86_400,
   dnsTimeoutMs: 4500, // before the guest's own resolver asks again, which it does after 5 s (resolv.conf(5))
   dnsServers: "",
+  stateDir: "",
 };
 
 export const CONFIG = defineConfig<NetworkFabricConfig>({
@@ -30,4 +32,5 @@ export const CONFIG = defineConfig<NetworkFabricConfig>({
   leaseSeconds: { doc: "how long a DHCP lease lasts", type: integer(60, 0xffff_fffe), default: DEFAULT_CONFIG.leaseSeconds },
   dnsTimeoutMs: { doc: "a DNS query without an answer for so long gets SERVFAIL", type: integer(1), default: DEFAULT_CONFIG.dnsTimeoutMs },
   dnsServers: { doc: "resolvers, comma-separated; empty: those of /etc/resolv.conf", type: text, default: DEFAULT_CONFIG.dnsServers },
+  stateDir: { doc: "where networks, ports and leases are kept over a restart; empty: nowhere", type: path, default: DEFAULT_CONFIG.stateDir },
 });

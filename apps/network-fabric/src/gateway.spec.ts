@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { NetworkMode, type FrameBatch } from "@polyvisor/contracts/network";
+import { Network, NetworkMode, Port, type FrameBatch } from "@polyvisor/contracts/network";
 import { channelPair } from "@polyvisor/contracts";
 import { manualClock, testContext } from "@polyvisor/testkit";
 import * as wire from "@polyvisor/wire";
@@ -15,14 +15,15 @@ const GUEST_MAC = wire.parseMac("52:54:00:12:34:56")!;
 const ROUTER_MAC = wire.parseMac("52:55:0a:00:02:02")!;
 
 /** A NIC on the network `nat`, with time and DNS in the test's hands. */
-async function start({ dns, mtu = 0 }: { dns?: DnsUpstream; mtu?: number } = {}) {
+async function start({ dns, mtu = 0, spoof = "" }: { dns?: DnsUpstream; mtu?: number; spoof?: string } = {}) {
   const clock = manualClock();
   const context = { ...testContext(), clock };
   const host = new FakeHost();
   const service = await createService(DEFAULT_CONFIG, { host, dns: dns ?? { query: () => new Promise(() => {}) } }, context);
   const { createNetwork, createPort, frames, listLeases, readNetworkStats } = service.implementation;
-  if (mtu) await createNetwork!({ network: { name: "big", mode: NetworkMode.NAT, subnet: "", gateway: "", dns: "", mtu } });
-  await createPort!({ port: { id: "web/net0", machine: "web", network: mtu ? "big" : "nat", mac: "52:54:00:12:34:56", linkUp: true } });
+  const network = mtu || spoof ? "other" : "nat";
+  if (network !== "nat") await createNetwork!({ network: Network.fromPartial({ name: network, mode: NetworkMode.NAT, mtu, spoof }) });
+  await createPort!({ port: Port.fromPartial({ id: "web/net0", machine: "web", network, mac: "52:54:00:12:34:56", linkUp: true }) });
   const [nic, fabricEnd] = channelPair<FrameBatch, FrameBatch>();
   frames!(fabricEnd);
   let received: Uint8Array[] = [];
@@ -36,7 +37,7 @@ async function start({ dns, mtu = 0 }: { dns?: DnsUpstream; mtu?: number } = {})
   };
   const sendIp = (fields: Parameters<typeof wire.ipv4Datagram>[0]) => send(inFrame(fields));
   const leases = async () => (await listLeases!({ network: "" })).leases;
-  const counter = async (name: string) => (await readNetworkStats!({ machine: "web" })).counters.get(`web/net0.${name}`);
+  const counter = async (name: string) => (await readNetworkStats!({ machine: "web", network: "" })).counters.get(`web/net0.${name}`);
   return { ...service, host, clock, facts: context.facts, send, sendIp, leases, counter, received: () => received };
 }
 function inFrame(fields: Parameters<typeof wire.ipv4Datagram>[0], source = GUEST_MAC): Uint8Array {
@@ -142,14 +143,14 @@ describe("DHCP, as udhcpc speaks it", () => {
     expect(dhcpOf(frame).yourAddress).toBe(0);
   });
   it("another server's offer taken → silence, and the address is free again", async () => {
-    const { send } = await start();
+    const { send } = await start({ spoof: "allow" });
     send(fromHex(UDHCPC_DISCOVER));
     const other = wire.dhcpU32(DHCP_OPTION.SERVER_IDENTIFIER, ip("10.0.2.77"));
     expect(send(dhcpFrame(DHCP_MESSAGE.REQUEST, [requested("10.0.2.15"), other]))).toEqual([]);
     expect(dhcpOf(send(dhcpFrame(DHCP_MESSAGE.DISCOVER, [], {}, 0x525400000001))[0]).yourAddress).toBe(GUEST);
   });
   it("RELEASE frees the lease; DECLINE keeps the address away for a while; a second client gets another", async () => {
-    const { send, leases, clock } = await start();
+    const { send, leases, clock } = await start({ spoof: "allow" });
     const take = (mac: number) => {
       const { yourAddress } = dhcpOf(send(dhcpFrame(DHCP_MESSAGE.DISCOVER, [], {}, mac))[0]);
       send(dhcpFrame(DHCP_MESSAGE.REQUEST, [wire.dhcpU32(DHCP_OPTION.REQUESTED_ADDRESS, yourAddress), SERVER], {}, mac));
@@ -171,7 +172,7 @@ describe("DHCP, as udhcpc speaks it", () => {
     expect(addressIn(ack, DHCP_OPTION.ROUTER)).toBe("10.0.2.2");
   });
   it("a guest that invents clients → addresses run out, then silence; nothing grows", async () => {
-    const { send } = await start();
+    const { send } = await start({ spoof: "allow" });
     let offers = 0;
     for (let mac = 1; mac < 400; mac++) offers += send(dhcpFrame(DHCP_MESSAGE.DISCOVER, [], {}, mac)).length;
     expect(offers).toBe(240);

@@ -68,7 +68,7 @@ describe("start", () => {
   it("walks the stages in order, then the machine runs and its agent is ready", async () => {
     const { port, fakes, facts } = await bench();
     const progress = await up(port);
-    expect(progress.map((each) => each.stage)).toEqual(["resolve", "memory", "disk", "network", "harts", "board", "memory", "boot", "ready"]);
+    expect(progress.map((each) => each.stage)).toEqual(["resolve", "network", "memory", "disk", "network", "harts", "board", "memory", "boot", "ready"]);
     expect(progress.at(-1)).toMatchObject({ done: true, machine: { state: MachineState.RUNNING, agentReady: true, spec: { harts: 2, topology: "embedded" } } });
     expect(facts).toEqual(["web: machine-created", "web: machine-started", "web: machine-running"]);
     expect(fakes.holds("web")).toEqual(["board", "harts", "space", "port"]);

@@ -1,9 +1,10 @@
 import { ContractError, messages } from "@polyvisor/contracts";
-import { MachineSpec, type Machine, type OrchestratorPort, type StartProgress } from "@polyvisor/contracts/orchestrator";
+import { MachineSpec, type Machine, type NicSpec, type OrchestratorPort, type StartProgress } from "@polyvisor/contracts/orchestrator";
 import { Option, type Command } from "commander";
 import { ensureBox } from "../boxes.ts";
 import { addCommand, type Cli } from "../cli.ts";
 import { UsageError } from "../cli-error.ts";
+import { NIC_HELP, parseNic } from "../format/nic.ts";
 import { formatDuration, parseBytes, parseCount } from "../format/quantity.ts";
 import { machineJson } from "../format/machine.ts";
 import { TOPOLOGIES, type Topology } from "../stack/home.ts";
@@ -26,6 +27,7 @@ interface UpOptions {
   cpus?: string;
   memory?: string;
   network: boolean;
+  net?: NicSpec[];
   console?: boolean;
   json?: boolean;
 }
@@ -36,6 +38,7 @@ export function addUpCommand(program: Command, cli: Cli): void {
     ["hv up web --cpus 2 --memory 512M", "another machine, larger"],
     ["hv up web --topology processes", "six service processes and a NATS server"],
     ["hv up k --kernel Image --initrd i.cpio --append 'console=ttyS0'", "your own kernel"],
+    ["hv up web --net nat --net internal:lan1,address=10.1.0.5/24", "two network interfaces"],
     ["hv up web --console", "and go to its console at once"],
   ])
     .option("--box <reference>", `box to boot (default: ${DEFAULT_BOX}, built when missing)`)
@@ -48,6 +51,7 @@ export function addUpCommand(program: Command, cli: Cli): void {
     .option("--engine <name>", "interpreter (default), dynamic or reference")
     .option("--cpus <n>", "number of harts, 1 to 8")
     .option("--memory <amount>", "RAM, e.g. 256M")
+    .option("--net <spec>", NIC_HELP, (text: string, all: NicSpec[] = []) => [...all, parseNic(text)])
     .option("--no-network", "no network interface")
     .option("--console", "attach to the console afterwards")
     .action(async (name: string | undefined, options: UpOptions) => {
@@ -75,8 +79,8 @@ async function up(cli: Cli, name: string, options: UpOptions): Promise<{ stack: 
 
 /** Does the command line say anything about what the machine is like? */
 function givesSpec(options: UpOptions): boolean {
-  const { box, kernel, append, firmware, disk, engine, cpus, memory, network } = options;
-  return !network || [box, kernel, append, firmware, disk, engine, cpus, memory].some((option) => option !== undefined);
+  const { box, kernel, append, firmware, disk, engine, cpus, memory, network, net } = options;
+  return !network || [box, kernel, append, firmware, disk, engine, cpus, memory, net].some((option) => option !== undefined);
 }
 
 async function specOf(cli: Cli, stack: Stack, name: string, options: UpOptions): Promise<MachineSpec> {
@@ -96,6 +100,7 @@ async function specOf(cli: Cli, stack: Stack, name: string, options: UpOptions):
     memoryBytes: options.memory === undefined ? 0n : parseBytes(options.memory),
     engine: options.engine ?? "",
     noNetwork: !options.network,
+    nics: options.net ?? [],
   });
 }
 

@@ -52,7 +52,7 @@ export async function start(home: Home, paths: StackPaths, log: Logger): Promise
     const registry = started(await imageRegistry.createService(parseConfig(imageRegistry.CONFIG, ["--state-dir", home.registry]), {}, contextOf("image-registry")));
     images.bind(host("image-registry").attach(registry));
 
-    const fabric = started(await networkFabric.createService(networkFabric.DEFAULT_CONFIG, {}, contextOf("network-fabric")));
+    const fabric = started(await networkFabric.createService({ ...networkFabric.DEFAULT_CONFIG, stateDir: paths.state }, {}, contextOf("network-fabric")));
     network.bind(host("network-fabric").attach(fabric));
 
     const manager = started(await memoryManager.createService({ ...memoryManager.DEFAULT_CONFIG, sharedLeases: true }, { images: images.port }, contextOf("memory-manager")));

@@ -21,6 +21,7 @@ import {
 /** What the server tells its clients. */
 export interface DhcpNetwork {
   readonly subnet: Ipv4Subnet;
+  /** The server's own address, and the router's. */
   readonly gateway: Ipv4Address;
   readonly dns: Ipv4Address;
   readonly mtu: number;
@@ -50,6 +51,14 @@ const OFFER_MS = 60_000;
 /** An address that a client found in use is not given out for so long (RFC 2131, 4.3.3). */
 const DECLINED_MS = 600_000;
 
+/** Who hears of leases. */
+export interface LeaseListeners {
+  /** A new or changed lease, not a renewal. */
+  granted(lease: Lease): void;
+  /** All leases, whenever one was given, renewed or ended: before the client is told. */
+  changed(leases: readonly Lease[]): void;
+}
+
 interface Binding extends Lease {
   /** False while it is only offered. */
   readonly bound: boolean;
@@ -62,15 +71,40 @@ interface Binding extends Lease {
 export class DhcpServer {
   readonly #network: DhcpNetwork;
   readonly #now: () => number;
-  readonly #granted: (lease: Lease) => void;
+  readonly #listeners: LeaseListeners;
   readonly #bindings = new Map<MacAddress, Binding>();
+  /** Addresses kept for one client each, given out or not. */
+  readonly #reserved = new Map<MacAddress, Ipv4Address>();
   readonly #declined = new Map<Ipv4Address, number>();
 
-  /** `now` in Unix milliseconds; `granted` hears of every new or changed lease, not of renewals. */
-  constructor(network: DhcpNetwork, now: () => number, granted: (lease: Lease) => void) {
+  /** `now` in Unix milliseconds. */
+  constructor(network: DhcpNetwork, now: () => number, listeners: LeaseListeners) {
     this.#network = network;
     this.#now = now;
-    this.#granted = granted;
+    this.#listeners = listeners;
+  }
+
+  /** Keeps an address for a client; one that it has now is taken back at its next renewal. */
+  reserve(mac: MacAddress, address: Ipv4Address): void {
+    this.#reserved.set(mac, address);
+    if (this.#bindings.get(mac)?.address !== address) this.#bindings.delete(mac);
+  }
+  unreserve(mac: MacAddress): void {
+    this.#reserved.delete(mac);
+  }
+  /** Leases of an earlier life of the server, as far as they still hold. */
+  restore(leases: readonly Lease[]): void {
+    const now = this.#now();
+    for (const lease of leases) {
+      if (lease.expiresAt > now && inSubnet(this.#network.subnet, lease.address)) this.#bindings.set(lease.mac, { ...lease, bound: true });
+    }
+  }
+  /** Whose the address is now, by lease or reservation. */
+  holder(address: Ipv4Address): MacAddress | undefined {
+    for (const [mac, reserved] of this.#reserved) if (reserved === address) return mac;
+    const now = this.#now();
+    for (const [mac, binding] of this.#bindings) if (binding.address === address && binding.bound && binding.expiresAt > now) return mac;
+    return undefined;
   }
 
   leases(): Lease[] {
@@ -102,7 +136,7 @@ export class DhcpServer {
     const { clientMac } = message;
     const requested = dhcpAddressOption(message, DHCP_OPTION.REQUESTED_ADDRESS);
     const own = this.#bindings.get(clientMac);
-    const address = own?.address ?? (requested !== undefined && this.#free(requested, clientMac) ? requested : this.#firstFree(clientMac));
+    const address = this.#reserved.get(clientMac) ?? own?.address ?? (requested !== undefined && this.#free(requested, clientMac) ? requested : this.#firstFree(clientMac));
     if (address === undefined) return undefined; // none left: silence, another server may have some
     if (!own) {
       this.#bindings.set(clientMac, { mac: clientMac, address, hostname: "", expiresAt: this.#now() + OFFER_MS, bound: false });
@@ -120,13 +154,15 @@ export class DhcpServer {
     }
     const wanted = dhcpAddressOption(message, DHCP_OPTION.REQUESTED_ADDRESS) ?? clientAddress;
     const own = this.#bindings.get(clientMac);
-    const acceptable = own ? own.address === wanted : server === undefined && this.#free(wanted, clientMac);
+    const reserved = this.#reserved.get(clientMac);
+    const acceptable = own || reserved !== undefined ? (reserved ?? own!.address) === wanted : server === undefined && this.#free(wanted, clientMac);
     if (!acceptable) return this.#reply(message, DHCP_MESSAGE.NAK, { address: 0, options: [] });
     const hostname = printable(dhcpOption(message, DHCP_OPTION.HOST_NAME)) || (own?.hostname ?? "");
     const expiresAt = this.#now() + this.#network.leaseSeconds * 1000;
     const lease = { mac: clientMac, address: wanted, hostname, expiresAt, bound: true };
     this.#bindings.set(clientMac, lease);
-    if (!own?.bound || own.hostname !== hostname) this.#granted(lease);
+    this.#listeners.changed(this.leases());
+    if (!own?.bound || own.hostname !== hostname) this.#listeners.granted(lease);
     return this.#reply(message, DHCP_MESSAGE.ACK, { address: wanted, options: [...this.#times(), ...this.#parameters()] });
   }
   #decline(message: DhcpMessage): undefined {
@@ -136,12 +172,15 @@ export class DhcpServer {
     this.#declined.set(address, this.#now() + DECLINED_MS);
   }
   #release(message: DhcpMessage): undefined {
-    if (this.#bindings.get(message.clientMac)?.address === message.clientAddress) this.#bindings.delete(message.clientMac);
+    if (this.#bindings.get(message.clientMac)?.address !== message.clientAddress) return;
+    this.#bindings.delete(message.clientMac);
+    this.#listeners.changed(this.leases());
   }
 
   #free(address: Ipv4Address, mac: MacAddress): boolean {
     const { first, last, subnet } = this.#network;
     if (address < first || address > last || !inSubnet(subnet, address)) return false;
+    for (const [owner, reserved] of this.#reserved) if (reserved === address && owner !== mac) return false;
     const now = this.#now();
     const declinedUntil = this.#declined.get(address);
     if (declinedUntil !== undefined && declinedUntil > now) return false;

@@ -1,4 +1,4 @@
-import { DNS_RCODE, dnsFailure, parseDnsHead } from "@polyvisor/wire";
+import { DNS_RCODE, dnsFailure, dnsLocalAnswer, parseDnsHead, type Ipv4Address } from "@polyvisor/wire";
 import type { Clock } from "@polyvisor/service-kit";
 
 export type DnsTransport = "udp" | "tcp";
@@ -10,16 +10,18 @@ export interface DnsUpstream {
 /** Queries of one gateway on their way; more get SERVFAIL at once. */
 export const MAX_PENDING_QUERIES = 128;
 
-/** Passes queries on and answers back, unchanged. A query that gets no answer in time is answered SERVFAIL. */
+/** Answers for the names of the network's own machines, passes other queries on and answers back, unchanged. A query that gets no answer in time is answered SERVFAIL. */
 export class DnsForwarder {
   readonly #upstream: DnsUpstream;
   readonly #clock: Clock;
   readonly #timeoutMs: number;
   readonly #pending = new Set<AbortController>();
-  readonly counters = { dns_queries: 0, dns_answers: 0, dns_failures: 0 };
+  readonly #names: (name: string) => Ipv4Address | undefined;
+  readonly counters = { dns_queries: 0, dns_answers: 0, dns_failures: 0, dns_local: 0 };
   #closed = false;
 
-  constructor(upstream: DnsUpstream, clock: Clock, timeoutMs: number) {
+  constructor(upstream: DnsUpstream, clock: Clock, timeoutMs: number, names: (name: string) => Ipv4Address | undefined = () => undefined) {
+    this.#names = names;
     this.#upstream = upstream;
     this.#clock = clock;
     this.#timeoutMs = timeoutMs;
@@ -33,6 +35,12 @@ export class DnsForwarder {
     const head = parseDnsHead(query);
     if (!head || head.response || head.questions === 0) return false;
     this.counters.dns_queries++;
+    const local = dnsLocalAnswer(query, this.#names);
+    if (local) {
+      this.counters.dns_local++;
+      answer(local);
+      return true;
+    }
     const fail = () => {
       this.counters.dns_failures++;
       answer(dnsFailure(query, DNS_RCODE.SERVER_FAILURE)!);

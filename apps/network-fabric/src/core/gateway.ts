@@ -56,6 +56,7 @@ import type { HostNetwork } from "./nat/host-network.ts";
 import { Nat } from "./nat/nat.ts";
 import { Reassembly } from "./nat/reassembly.ts";
 import { Neighbours } from "./neighbours.ts";
+import type { NameTable } from "./networks.ts";
 
 /** What one gateway is: its addresses, and which of its services it has. */
 export interface GatewaySettings extends DhcpNetwork {
@@ -81,6 +82,12 @@ export interface GatewayEnvironment {
   turn(run: () => void): void;
   /** Calls `run` once when the batch of frames that is coming in is over. */
   afterTurn(run: () => void): void;
+  /** All leases, whenever one was given, renewed or ended: before the client is told. */
+  leasesChanged(leases: readonly Lease[]): void;
+  /** Of an earlier life. */
+  readonly storedLeases: readonly Lease[];
+  /** Names that the DNS answers itself. */
+  readonly names: NameTable;
 }
 
 /** 52:55 and the IPv4 address, as slirp has it: locally administered, and readable in a capture. */
@@ -98,7 +105,7 @@ export class Gateway implements SwitchPort, GuestSide {
   readonly #counters = { gateway_frames: 0, gateway_ignored: 0 };
   readonly #network: GatewaySettings;
   readonly #environment: GatewayEnvironment;
-  readonly #dhcp: DhcpServer;
+  readonly dhcp: DhcpServer;
   readonly #dns: DnsForwarder;
   readonly #send: (frame: Frame) => void;
   readonly #neighbours: Neighbours;
@@ -106,11 +113,15 @@ export class Gateway implements SwitchPort, GuestSide {
   #identification = 0;
 
   constructor(settings: GatewaySettings, environment: GatewayEnvironment, send: (frame: Frame) => void) {
-    const { clock, dns, dnsTimeoutMs, leaseGranted, host } = environment;
+    const { clock, dns, dnsTimeoutMs, host, names } = environment;
     this.#network = settings;
     this.#environment = environment;
-    this.#dhcp = new DhcpServer(settings, () => clock.now(), leaseGranted);
-    this.#dns = new DnsForwarder(dns, clock, dnsTimeoutMs);
+    this.dhcp = new DhcpServer(settings, () => clock.now(), {
+      granted: (lease) => environment.leaseGranted(lease),
+      changed: (leases) => environment.leasesChanged(leases),
+    });
+    this.dhcp.restore(environment.storedLeases);
+    this.#dns = new DnsForwarder(dns, clock, dnsTimeoutMs, names);
     this.#send = send;
     this.#neighbours = new Neighbours(clock, (address) => this.#askFor(address), send);
     this.#reassembly = new Reassembly(clock);
@@ -125,7 +136,7 @@ export class Gateway implements SwitchPort, GuestSide {
     if (!frame || !this.#handle(frame, offload?.needsChecksum === true)) this.#counters.gateway_ignored++;
   }
   leases(): Lease[] {
-    return this.#dhcp.leases();
+    return this.dhcp.leases();
   }
   flows(port: (guest: string) => string): Flow[] {
     return this.nat.flows(port);
@@ -198,7 +209,7 @@ export class Gateway implements SwitchPort, GuestSide {
     const udp = parseUdp(packet.payload, packet, verified);
     if (!udp || udp.destinationPort !== DHCP_SERVER_PORT) return false;
     const message = parseDhcp(udp.payload);
-    const reply = message && this.#dhcp.handle(message);
+    const reply = message && this.dhcp.handle(message);
     if (!reply) return true;
     const pair = { source: this.#network.gateway, destination: reply.destination };
     const datagram = { sourcePort: DHCP_SERVER_PORT, destinationPort: DHCP_CLIENT_PORT, payload: emitDhcp(reply.message) };

@@ -1,6 +1,6 @@
 import { MachineSpec } from "@polyvisor/contracts/orchestrator";
 import { describe, expect, it } from "vitest";
-import { type BootInput, macOf, planBoot } from "./boot-plan.ts";
+import { type BootInput, planBoot } from "./boot-plan.ts";
 
 const MIB = 1n << 20n;
 const kernel = { digest: "sha256:k", bytes: 31n * MIB, format: { kind: "linux-image" as const, memoryBytes: 32n * MIB } };
@@ -11,6 +11,7 @@ const input = (spec: Partial<MachineSpec>, rest: Partial<BootInput> = {}): BootI
   initrd: { digest: "sha256:i", bytes: 3n * MIB + 5n },
   firmware: undefined,
   disk: undefined,
+  nics: [],
   ...rest,
 });
 
@@ -65,9 +66,4 @@ describe("planBoot", () => {
   ] as const) {
     it(`refuses ${what}`, () => expect(() => planBoot(plan)).toThrow(message));
   }
-
-  it("gives every name its own locally administered unicast address", () => {
-    expect(macOf("web")).toMatch(/^52:54:00(:[0-9a-f]{2}){3}$/);
-    expect(macOf("web")).not.toBe(macOf("db"));
-  });
 });

@@ -5,6 +5,7 @@ import type { BoxConfig } from "@polyvisor/contracts/image";
 import type { MachineSpec } from "@polyvisor/contracts/orchestrator";
 import { ADDRESS_MAP, KERNEL_OFFSET, PAGE_BYTES } from "@polyvisor/machine";
 import type { MachineDisk } from "./machine-store.ts";
+import { type PlannedNic, staticAddresses } from "./nics.ts";
 
 /** A blob and how many bytes it has. */
 export interface BlobFile {
@@ -59,6 +60,7 @@ export interface BootInput {
   readonly initrd: BlobFile | undefined;
   readonly firmware: BlobFile | undefined;
   readonly disk: MachineDisk | undefined;
+  readonly nics: readonly PlannedNic[];
 }
 
 const MIB = 1024n * 1024n;
@@ -81,7 +83,7 @@ const OPENSBI_DEVICE_TREE_ROOM = 2n * MIB;
 export const AGENT_CONSOLE = "agent";
 
 /** Lays a machine out in guest-physical memory and lists its devices. Throws when the files do not fit in its RAM. */
-export function planBoot({ spec, boxConfig, kernel, initrd, firmware, disk }: BootInput): BootPlan {
+export function planBoot({ spec, boxConfig, kernel, initrd, firmware, disk, nics }: BootInput): BootPlan {
   const ramBase = ADDRESS_MAP.ram.base;
   const ramBytes = spec.memoryBytes;
   const bare = kernel.format.kind !== "linux-image";
@@ -141,8 +143,8 @@ export function planBoot({ spec, boxConfig, kernel, initrd, firmware, disk }: Bo
     entry,
     deviceTree,
     initrd: initrdRange,
-    bootArguments: bare ? ownArguments : `${ownArguments} hv.hostname=${spec.name} hv.agent=hvc0`,
-    devices: planDevices(spec, bare, disk),
+    bootArguments: bare ? ownArguments : `${ownArguments} hv.hostname=${spec.name} hv.agent=hvc0${staticAddresses(nics)}`,
+    devices: planDevices(bare, disk, nics),
     placements,
     agentConsole,
     tohost,
@@ -161,32 +163,17 @@ function withoutHeaders(segment: ElfLoad, ramBase: bigint): ElfLoad {
 }
 
 /** Slot order is device order: the agent's console first, so that it is hvc0 in the guest. */
-function planDevices(spec: MachineSpec, bare: boolean, disk: MachineDisk | undefined): DeviceSpec[] {
+function planDevices(bare: boolean, disk: MachineDisk | undefined, nics: readonly PlannedNic[]): DeviceSpec[] {
   const devices: DeviceSpec[] = [];
   if (!bare) devices.push(DeviceSpec.fromPartial({ kind: "console", id: AGENT_CONSOLE, backend: AGENT_CONSOLE }));
   if (disk) devices.push(DeviceSpec.fromPartial({ kind: "blk", id: "disk0", backend: disk.id }));
-  if (!bare && !spec.noNetwork) {
-    devices.push(DeviceSpec.fromPartial({ kind: "net", id: "net0", backend: portId(spec.name), mac: macOf(spec.name) }));
-  }
+  if (!bare) devices.push(...nics.map(({ id, port, mac }) => DeviceSpec.fromPartial({ kind: "net", id, backend: port, mac })));
   if (!bare) devices.push(DeviceSpec.fromPartial({ kind: "rng", id: "rng0" }));
   return devices;
 }
 
-export function portId(machine: string): string {
-  return `${machine}/net0`;
-}
-
 export function diskId(machine: string): string {
   return `${machine}/disk0`;
-}
-
-/** A stable address per machine name in the block that QEMU and KVM use; FNV-1a, 24 bits folded. */
-export function macOf(machine: string): string {
-  let hash = 0x811c9dc5;
-  for (const character of machine) hash = Math.imul(hash ^ character.charCodeAt(0), 0x01000193) >>> 0;
-  const folded = (hash >>> 24) ^ (hash & 0xffffff);
-  const tail = [folded >>> 16, (folded >>> 8) & 0xff, folded & 0xff];
-  return ["52", "54", "00", ...tail.map((byte) => byte.toString(16).padStart(2, "0"))].join(":");
 }
 
 /** What is where in RAM; refuses overlap and what does not fit. */

@@ -2,6 +2,7 @@ import { ContractError } from "@polyvisor/contracts";
 import type { ImagePort } from "@polyvisor/contracts/image";
 import { MachineSpec } from "@polyvisor/contracts/orchestrator";
 import { holderReserveBytes, PAGE_BYTES } from "@polyvisor/machine";
+import { checkNics } from "./nics.ts";
 
 const DEFAULT_MEMORY_BYTES = 256n * 1024n * 1024n;
 const MIN_MEMORY_BYTES = 1024n * 1024n;
@@ -32,6 +33,7 @@ export function checkSpec(spec: MachineSpec | undefined): MachineSpec {
   if (spec.bootArguments.length > MAX_BOOT_ARGUMENTS || /[^\x20-\x7e]/.test(spec.bootArguments)) {
     throw invalid(`boot arguments; expected at most ${MAX_BOOT_ARGUMENTS} printable ASCII characters`);
   }
+  checkNics(spec);
   return { ...spec, topology: "" };
 }
 

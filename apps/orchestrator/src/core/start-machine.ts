@@ -1,13 +1,13 @@
 import { asContractError, ContractError, messages } from "@polyvisor/contracts";
 import { Disk, type Box } from "@polyvisor/contracts/image";
-import { NetworkMode } from "@polyvisor/contracts/network";
 import type { MachineSpec } from "@polyvisor/contracts/orchestrator";
 import { holderReserveBytes } from "@polyvisor/machine";
 import type { Clock } from "@polyvisor/service-kit";
-import { type BlobFile, type BootPlan, diskId, macOf, planBoot, portId } from "./boot-plan.ts";
+import { type BlobFile, type BootPlan, diskId, planBoot } from "./boot-plan.ts";
 import { inspectKernel } from "./kernel-file.ts";
 import { LiveMachine } from "./live-machine.ts";
 import type { MachineDisk } from "./machine-store.ts";
+import { createPorts, findNetworks, planNics } from "./nics.ts";
 import type { OrchestratorPeers } from "./peers.ts";
 import { delay, unlessAborted, within } from "./time.ts";
 
@@ -53,7 +53,9 @@ export async function startMachine(input: StartInput): Promise<LiveMachine> {
 
   const files = await step("resolve", spec.box ? `box ${spec.box}` : "kernel", () => resolveFiles(peers, spec));
   const disk = input.disk ?? planDisk(spec, files.box, files.diskBase);
-  const plan = planBoot({ spec, boxConfig: files.box?.config, ...files, disk });
+  const wanted = files.kernel.format.kind === "linux-image" ? planNics(spec, input.network) : [];
+  const nics = wanted.length === 0 ? [] : await step("network", wanted.map(({ network }) => network.name).join(", "), () => findNetworks(peers.network, wanted));
+  const plan = planBoot({ spec, boxConfig: files.box?.config, ...files, disk, nics });
 
   await step("memory", `${plan.ramBytes / 1024n / 1024n} MiB`, () =>
     peers.memory.createSpace({
@@ -67,8 +69,7 @@ export async function startMachine(input: StartInput): Promise<LiveMachine> {
       peers.images.createDisk({ disk: Disk.fromPartial(disk) }).then(() => input.diskCreated(disk)),
     );
   }
-  const hasPort = plan.devices.some((device) => device.kind === "net");
-  if (hasPort) await step("network", input.network, () => attachNetwork(peers, input.network, machine));
+  if (nics.length > 0) await step("network", nics.map(({ port }) => port).join(", "), () => createPorts(peers.network, machine, nics));
 
   // The harts first: they answer the ISA string that the board's device tree needs. They do not run yet.
   const { isa } = await step("harts", `${plan.harts} × ${spec.engine}`, () => createHarts(peers, spec, plan));
@@ -146,17 +147,6 @@ function planDisk(spec: MachineSpec, box: Box | undefined, base: BlobFile | unde
   if (!baseDigest && bytes === 0n) return undefined;
   const baseMediaType = spec.diskDigest ? "" : (box?.disk?.mediaType ?? "");
   return { id: diskId(spec.name), baseDigest, baseMediaType, bytes };
-}
-
-async function attachNetwork(peers: OrchestratorPeers, network: string, machine: string): Promise<void> {
-  const { networks } = await peers.network.listNetworks({});
-  if (!networks.some((each) => each.name === network)) {
-    // VirtualBox's numbers, which people know: the guest is .15, the gateway .2, its DNS .3.
-    await peers.network.createNetwork({
-      network: { name: network, mode: NetworkMode.NAT, subnet: "10.0.2.0/24", gateway: "10.0.2.2", dns: "10.0.2.3", mtu: 1500 },
-    });
-  }
-  await peers.network.createPort({ port: { id: portId(machine), machine, network, mac: macOf(machine), linkUp: true } });
 }
 
 function createHarts(peers: OrchestratorPeers, spec: MachineSpec, plan: BootPlan): Promise<{ isa: string }> {

@@ -10,7 +10,7 @@ export async function readMachineStats(peers: OrchestratorPeers, machine: string
     ask(() => peers.cpu.readStats(request)),
     ask(() => peers.memory.readSpaceStats(request)),
     ask(() => peers.devices.readBoardStats(request)),
-    ask(() => peers.network.readNetworkStats(request)),
+    ask(() => peers.network.readNetworkStats({ machine, network: "" })),
     readPlanes(peers, machine),
   ]);
   const harts = cpu?.harts ?? [];

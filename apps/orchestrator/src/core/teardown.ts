@@ -1,6 +1,5 @@
 import { asContractError } from "@polyvisor/contracts";
 import type { Clock } from "@polyvisor/service-kit";
-import { portId } from "./boot-plan.ts";
 import type { OrchestratorPeers } from "./peers.ts";
 import { within } from "./time.ts";
 
@@ -14,7 +13,7 @@ export async function teardown(peers: OrchestratorPeers, clock: Clock, machine: 
   const steps: [string, () => Promise<unknown>][] = [
     ["cpu-emulator: harts", () => peers.cpu.destroyHarts({ machine })],
     ["device-bus: board", () => peers.devices.destroyBoard({ machine })],
-    ["network-fabric: port", () => peers.network.deletePort({ id: portId(machine) })],
+    ["network-fabric: ports", () => deletePorts(peers, machine)],
     ["memory-manager: space", () => peers.memory.destroySpace({ machine })],
   ];
   const left: string[] = [];
@@ -27,4 +26,9 @@ export async function teardown(peers: OrchestratorPeers, clock: Clock, machine: 
     }
   }
   return left;
+}
+
+async function deletePorts({ network }: OrchestratorPeers, machine: string): Promise<void> {
+  const { ports } = await network.listPorts({ machine });
+  await Promise.all(ports.map(({ id }) => network.deletePort({ id })));
 }

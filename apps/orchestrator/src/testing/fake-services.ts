@@ -6,7 +6,7 @@ import { Box, IMAGE } from "@polyvisor/contracts/image";
 import { KIT } from "@polyvisor/contracts/kit";
 import { MEDIATION, type Rule } from "@polyvisor/contracts/mediation";
 import { MEMORY, type PopulateRequest } from "@polyvisor/contracts/memory";
-import { NETWORK } from "@polyvisor/contracts/network";
+import { NETWORK, Port } from "@polyvisor/contracts/network";
 import type { ServiceSide } from "@polyvisor/service-kit";
 import type { OrchestratorPeers } from "../core/peers.ts";
 
@@ -257,6 +257,7 @@ export class FakeServices {
   #network(): Parameters<typeof mediated<(typeof NETWORK)["definition"]>>[1] {
     return {
       listNetworks: () => ({ networks: [] }),
+      listPorts: ({ machine }) => ({ ports: [...this.ports].filter(([, owner]) => owner === machine).map(([id]) => Port.fromPartial({ id, machine })) }),
       createNetwork: (request) => request,
       createPort: ({ port }) => (this.ports.set(port!.id, port!.machine), { port }),
       deletePort: ({ id }) => {

@@ -1,6 +1,6 @@
 // A whole service in one file, for the specs of runService: a NetworkService that only answers listPorts.
 import { IMAGE } from "@polyvisor/contracts/image";
-import { NETWORK } from "@polyvisor/contracts/network";
+import { NETWORK, Port } from "@polyvisor/contracts/network";
 import { defineConfig, integer } from "../config.ts";
 import { runService } from "../run-service.ts";
 import type { RunningService } from "../service.ts";
@@ -15,7 +15,7 @@ await runService({
     return {
       contract: NETWORK,
       implementation: {
-        listPorts: ({ machine }) => ({ ports: [{ id: `${machine}/net0`, machine, network: "nat", mac: "", linkUp: true }] }),
+        listPorts: ({ machine }) => ({ ports: [Port.fromPartial({ id: `${machine}/net0`, machine, network: "nat", linkUp: true })] }),
         // Asks its peer, which the spec does not start.
         listNetworks: async () => {
           await peers.images.listBoxes({});

@@ -97,6 +97,16 @@ export interface Network {
   gateway: string;
   dns: string;
   mtu: number;
+  /** NAT_NETWORK: the host is a station of the network, too (a HOST_ONLY network always has it). */
+  joinHost: boolean;
+  /** of the host on the network; empty: base + 1 */
+  hostAddress: string;
+  /** BRIDGED: the host's bridge or interface. HOST_ONLY and join_host: name of the TAP interface; empty: chosen. */
+  interface: string;
+  /** Source addresses that are another port's: "deny" or "allow"; empty: deny on NAT, else allow. */
+  spoof: string;
+  /** broadcast, group and unknown frames per second and port; 0: 1000 */
+  stormLimit: number;
 }
 
 export interface CreateNetworkRequest {
@@ -128,6 +138,19 @@ export interface Port {
   network: string;
   mac: string;
   linkUp: boolean;
+  /** Access port: frames are untagged at the port and of this VLAN inside (IEEE 802.1Q). With trunk: the native VLAN. */
+  vlan: number;
+  /** VLANs that pass tagged; vlan and trunk absent: every frame passes as it is */
+  trunk: number[];
+  /** IPv4 address that DHCP keeps for this port */
+  address: string;
+  /** bytes per second each way; 0: none */
+  rateLimit: bigint;
+  /**
+   * Who is behind the port. Empty: the Frames stream. "qemu-stream:PATH": a Unix socket that speaks QEMU's -netdev stream;
+   * "qemu-dgram:LOCAL_PORT:REMOTE_PORT": UDP on 127.0.0.1 as -netdev dgram; "tap:NAME": a TAP interface of the host.
+   */
+  peer: string;
 }
 
 export interface CreatePortRequest {
@@ -171,6 +194,7 @@ export interface ListLeasesResponse {
 
 export interface ReadNetworkStatsRequest {
   machine: string;
+  network: string;
 }
 
 export interface ReadNetworkStatsResponse {
@@ -180,6 +204,92 @@ export interface ReadNetworkStatsResponse {
 export interface ReadNetworkStatsResponse_CountersEntry {
   key: string;
   value: bigint;
+}
+
+export interface SetLinkRequest {
+  port: string;
+  up: boolean;
+}
+
+export interface SetLinkResponse {
+  port: Port | undefined;
+}
+
+export interface MovePortRequest {
+  port: string;
+  network: string;
+}
+
+export interface MovePortResponse {
+  port: Port | undefined;
+}
+
+/** What happens to frames on their way, each decision drawn from a generator with the seed. */
+export interface Impairment {
+  /** one port, both ways ... */
+  port: string;
+  /** ... or every port of the network */
+  network: string;
+  /** probabilities, 0 to 1 */
+  loss: number;
+  duplicate: number;
+  /** of being overtaken by the next frame */
+  reorder: number;
+  /** of having one bit flipped */
+  corrupt: number;
+  delayMs: number;
+  /** up to so much more, order kept */
+  jitterMs: number;
+  seed: bigint;
+  /** "from-guest", "to-guest"; empty: both */
+  direction: string;
+  /** output: lost, duplicated, reordered, corrupted, delayed */
+  counters: Map<string, bigint>;
+}
+
+export interface Impairment_CountersEntry {
+  key: string;
+  value: bigint;
+}
+
+export interface SetImpairmentRequest {
+  impairment: Impairment | undefined;
+}
+
+export interface SetImpairmentResponse {
+  impairment: Impairment | undefined;
+}
+
+export interface ListImpairmentsRequest {
+}
+
+export interface ListImpairmentsResponse {
+  impairments: Impairment[];
+}
+
+export interface InspectNetworkRequest {
+  name: string;
+}
+
+export interface InspectNetworkResponse {
+  network: Network | undefined;
+  ports: Port[];
+  leases: DhcpLease[];
+  stations: Station[];
+  counters: Map<string, bigint>;
+}
+
+export interface InspectNetworkResponse_CountersEntry {
+  key: string;
+  value: bigint;
+}
+
+/** An address that was heard on the switch. */
+export interface Station {
+  mac: string;
+  port: string;
+  vlan: number;
+  ageSeconds: number;
 }
 
 export interface FrameBatch {
@@ -300,9 +410,11 @@ export interface Flow {
   retransmitted: bigint;
 }
 
+/** All frames of a network, or of one port. */
 export interface CaptureRequest {
   network: string;
   port: string;
+  snapBytes: number;
 }
 
 export interface CaptureChunk {
@@ -310,7 +422,19 @@ export interface CaptureChunk {
 }
 
 function createBaseNetwork(): Network {
-  return { name: "", mode: 0, subnet: "", gateway: "", dns: "", mtu: 0 };
+  return {
+    name: "",
+    mode: 0,
+    subnet: "",
+    gateway: "",
+    dns: "",
+    mtu: 0,
+    joinHost: false,
+    hostAddress: "",
+    interface: "",
+    spoof: "",
+    stormLimit: 0,
+  };
 }
 
 export const Network: MessageFns<Network> = {
@@ -332,6 +456,21 @@ export const Network: MessageFns<Network> = {
     }
     if (message.mtu !== 0) {
       writer.uint32(48).uint32(message.mtu);
+    }
+    if (message.joinHost !== false) {
+      writer.uint32(56).bool(message.joinHost);
+    }
+    if (message.hostAddress !== "") {
+      writer.uint32(66).string(message.hostAddress);
+    }
+    if (message.interface !== "") {
+      writer.uint32(74).string(message.interface);
+    }
+    if (message.spoof !== "") {
+      writer.uint32(82).string(message.spoof);
+    }
+    if (message.stormLimit !== 0) {
+      writer.uint32(88).uint32(message.stormLimit);
     }
     return writer;
   },
@@ -397,6 +536,46 @@ export const Network: MessageFns<Network> = {
             message.mtu = reader.uint32();
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.joinHost = reader.bool();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.hostAddress = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.interface = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.spoof = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.stormLimit = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -417,6 +596,23 @@ export const Network: MessageFns<Network> = {
       gateway: isSet(object.gateway) ? globalThis.String(object.gateway) : "",
       dns: isSet(object.dns) ? globalThis.String(object.dns) : "",
       mtu: isSet(object.mtu) ? globalThis.Number(object.mtu) : 0,
+      joinHost: isSet(object.joinHost)
+        ? globalThis.Boolean(object.joinHost)
+        : isSet(object.join_host)
+        ? globalThis.Boolean(object.join_host)
+        : false,
+      hostAddress: isSet(object.hostAddress)
+        ? globalThis.String(object.hostAddress)
+        : isSet(object.host_address)
+        ? globalThis.String(object.host_address)
+        : "",
+      interface: isSet(object.interface) ? globalThis.String(object.interface) : "",
+      spoof: isSet(object.spoof) ? globalThis.String(object.spoof) : "",
+      stormLimit: isSet(object.stormLimit)
+        ? globalThis.Number(object.stormLimit)
+        : isSet(object.storm_limit)
+        ? globalThis.Number(object.storm_limit)
+        : 0,
     };
   },
 
@@ -440,6 +636,21 @@ export const Network: MessageFns<Network> = {
     if (message.mtu !== 0) {
       obj.mtu = Math.round(message.mtu);
     }
+    if (message.joinHost !== false) {
+      obj.joinHost = message.joinHost;
+    }
+    if (message.hostAddress !== "") {
+      obj.hostAddress = message.hostAddress;
+    }
+    if (message.interface !== "") {
+      obj.interface = message.interface;
+    }
+    if (message.spoof !== "") {
+      obj.spoof = message.spoof;
+    }
+    if (message.stormLimit !== 0) {
+      obj.stormLimit = Math.round(message.stormLimit);
+    }
     return obj;
   },
 
@@ -454,6 +665,11 @@ export const Network: MessageFns<Network> = {
     message.gateway = object.gateway ?? "";
     message.dns = object.dns ?? "";
     message.mtu = object.mtu ?? 0;
+    message.joinHost = object.joinHost ?? false;
+    message.hostAddress = object.hostAddress ?? "";
+    message.interface = object.interface ?? "";
+    message.spoof = object.spoof ?? "";
+    message.stormLimit = object.stormLimit ?? 0;
     return message;
   },
 };
@@ -837,7 +1053,18 @@ export const ListNetworksResponse: MessageFns<ListNetworksResponse> = {
 };
 
 function createBasePort(): Port {
-  return { id: "", machine: "", network: "", mac: "", linkUp: false };
+  return {
+    id: "",
+    machine: "",
+    network: "",
+    mac: "",
+    linkUp: false,
+    vlan: 0,
+    trunk: [],
+    address: "",
+    rateLimit: 0n,
+    peer: "",
+  };
 }
 
 export const Port: MessageFns<Port> = {
@@ -856,6 +1083,28 @@ export const Port: MessageFns<Port> = {
     }
     if (message.linkUp !== false) {
       writer.uint32(40).bool(message.linkUp);
+    }
+    if (message.vlan !== 0) {
+      writer.uint32(48).uint32(message.vlan);
+    }
+    if (message.trunk.length !== 0) {
+      writer.uint32(58).fork();
+      for (const v of message.trunk) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    if (message.address !== "") {
+      writer.uint32(66).string(message.address);
+    }
+    if (message.rateLimit !== 0n) {
+      if (BigInt.asUintN(64, message.rateLimit) !== message.rateLimit) {
+        throw new globalThis.Error("value provided for field message.rateLimit of type uint64 too large");
+      }
+      writer.uint32(72).uint64(message.rateLimit);
+    }
+    if (message.peer !== "") {
+      writer.uint32(82).string(message.peer);
     }
     return writer;
   },
@@ -913,6 +1162,56 @@ export const Port: MessageFns<Port> = {
             message.linkUp = reader.bool();
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.vlan = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag === 56) {
+              message.trunk.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 58) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.trunk.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.rateLimit = reader.uint64() as bigint;
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.peer = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -936,6 +1235,15 @@ export const Port: MessageFns<Port> = {
         : isSet(object.link_up)
         ? globalThis.Boolean(object.link_up)
         : false,
+      vlan: isSet(object.vlan) ? globalThis.Number(object.vlan) : 0,
+      trunk: globalThis.Array.isArray(object?.trunk) ? object.trunk.map((e: any) => globalThis.Number(e)) : [],
+      address: isSet(object.address) ? globalThis.String(object.address) : "",
+      rateLimit: isSet(object.rateLimit)
+        ? BigInt(object.rateLimit)
+        : isSet(object.rate_limit)
+        ? BigInt(object.rate_limit)
+        : 0n,
+      peer: isSet(object.peer) ? globalThis.String(object.peer) : "",
     };
   },
 
@@ -956,6 +1264,21 @@ export const Port: MessageFns<Port> = {
     if (message.linkUp !== false) {
       obj.linkUp = message.linkUp;
     }
+    if (message.vlan !== 0) {
+      obj.vlan = Math.round(message.vlan);
+    }
+    if (message.trunk?.length) {
+      obj.trunk = message.trunk.map((e) => Math.round(e));
+    }
+    if (message.address !== "") {
+      obj.address = message.address;
+    }
+    if (message.rateLimit !== 0n) {
+      obj.rateLimit = message.rateLimit.toString();
+    }
+    if (message.peer !== "") {
+      obj.peer = message.peer;
+    }
     return obj;
   },
 
@@ -969,6 +1292,11 @@ export const Port: MessageFns<Port> = {
     message.network = object.network ?? "";
     message.mac = object.mac ?? "";
     message.linkUp = object.linkUp ?? false;
+    message.vlan = object.vlan ?? 0;
+    message.trunk = object.trunk?.map((e) => e) || [];
+    message.address = object.address ?? "";
+    message.rateLimit = (object.rateLimit !== undefined && object.rateLimit !== null) ? BigInt(object.rateLimit) : 0n;
+    message.peer = object.peer ?? "";
     return message;
   },
 };
@@ -1639,13 +1967,16 @@ export const ListLeasesResponse: MessageFns<ListLeasesResponse> = {
 };
 
 function createBaseReadNetworkStatsRequest(): ReadNetworkStatsRequest {
-  return { machine: "" };
+  return { machine: "", network: "" };
 }
 
 export const ReadNetworkStatsRequest: MessageFns<ReadNetworkStatsRequest> = {
   encode(message: ReadNetworkStatsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.machine !== "") {
       writer.uint32(10).string(message.machine);
+    }
+    if (message.network !== "") {
+      writer.uint32(18).string(message.network);
     }
     return writer;
   },
@@ -1671,6 +2002,14 @@ export const ReadNetworkStatsRequest: MessageFns<ReadNetworkStatsRequest> = {
             message.machine = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.network = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1684,13 +2023,19 @@ export const ReadNetworkStatsRequest: MessageFns<ReadNetworkStatsRequest> = {
   },
 
   fromJSON(object: any): ReadNetworkStatsRequest {
-    return { machine: isSet(object.machine) ? globalThis.String(object.machine) : "" };
+    return {
+      machine: isSet(object.machine) ? globalThis.String(object.machine) : "",
+      network: isSet(object.network) ? globalThis.String(object.network) : "",
+    };
   },
 
   toJSON(message: ReadNetworkStatsRequest): unknown {
     const obj: any = {};
     if (message.machine !== "") {
       obj.machine = message.machine;
+    }
+    if (message.network !== "") {
+      obj.network = message.network;
     }
     return obj;
   },
@@ -1701,6 +2046,7 @@ export const ReadNetworkStatsRequest: MessageFns<ReadNetworkStatsRequest> = {
   fromPartial(object: DeepPartial<ReadNetworkStatsRequest>): ReadNetworkStatsRequest {
     const message = createBaseReadNetworkStatsRequest();
     message.machine = object.machine ?? "";
+    message.network = object.network ?? "";
     return message;
   },
 };
@@ -1880,6 +2226,1366 @@ export const ReadNetworkStatsResponse_CountersEntry: MessageFns<ReadNetworkStats
     const message = createBaseReadNetworkStatsResponse_CountersEntry();
     message.key = object.key ?? "";
     message.value = (object.value !== undefined && object.value !== null) ? BigInt(object.value) : 0n;
+    return message;
+  },
+};
+
+function createBaseSetLinkRequest(): SetLinkRequest {
+  return { port: "", up: false };
+}
+
+export const SetLinkRequest: MessageFns<SetLinkRequest> = {
+  encode(message: SetLinkRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.port !== "") {
+      writer.uint32(10).string(message.port);
+    }
+    if (message.up !== false) {
+      writer.uint32(16).bool(message.up);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetLinkRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetLinkRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.port = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.up = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetLinkRequest {
+    return {
+      port: isSet(object.port) ? globalThis.String(object.port) : "",
+      up: isSet(object.up) ? globalThis.Boolean(object.up) : false,
+    };
+  },
+
+  toJSON(message: SetLinkRequest): unknown {
+    const obj: any = {};
+    if (message.port !== "") {
+      obj.port = message.port;
+    }
+    if (message.up !== false) {
+      obj.up = message.up;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetLinkRequest>): SetLinkRequest {
+    return SetLinkRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetLinkRequest>): SetLinkRequest {
+    const message = createBaseSetLinkRequest();
+    message.port = object.port ?? "";
+    message.up = object.up ?? false;
+    return message;
+  },
+};
+
+function createBaseSetLinkResponse(): SetLinkResponse {
+  return { port: undefined };
+}
+
+export const SetLinkResponse: MessageFns<SetLinkResponse> = {
+  encode(message: SetLinkResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.port !== undefined) {
+      Port.encode(message.port, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetLinkResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetLinkResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.port = Port.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetLinkResponse {
+    return { port: isSet(object.port) ? Port.fromJSON(object.port) : undefined };
+  },
+
+  toJSON(message: SetLinkResponse): unknown {
+    const obj: any = {};
+    if (message.port !== undefined) {
+      obj.port = Port.toJSON(message.port);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetLinkResponse>): SetLinkResponse {
+    return SetLinkResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetLinkResponse>): SetLinkResponse {
+    const message = createBaseSetLinkResponse();
+    message.port = (object.port !== undefined && object.port !== null) ? Port.fromPartial(object.port) : undefined;
+    return message;
+  },
+};
+
+function createBaseMovePortRequest(): MovePortRequest {
+  return { port: "", network: "" };
+}
+
+export const MovePortRequest: MessageFns<MovePortRequest> = {
+  encode(message: MovePortRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.port !== "") {
+      writer.uint32(10).string(message.port);
+    }
+    if (message.network !== "") {
+      writer.uint32(18).string(message.network);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MovePortRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMovePortRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.port = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.network = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): MovePortRequest {
+    return {
+      port: isSet(object.port) ? globalThis.String(object.port) : "",
+      network: isSet(object.network) ? globalThis.String(object.network) : "",
+    };
+  },
+
+  toJSON(message: MovePortRequest): unknown {
+    const obj: any = {};
+    if (message.port !== "") {
+      obj.port = message.port;
+    }
+    if (message.network !== "") {
+      obj.network = message.network;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<MovePortRequest>): MovePortRequest {
+    return MovePortRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<MovePortRequest>): MovePortRequest {
+    const message = createBaseMovePortRequest();
+    message.port = object.port ?? "";
+    message.network = object.network ?? "";
+    return message;
+  },
+};
+
+function createBaseMovePortResponse(): MovePortResponse {
+  return { port: undefined };
+}
+
+export const MovePortResponse: MessageFns<MovePortResponse> = {
+  encode(message: MovePortResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.port !== undefined) {
+      Port.encode(message.port, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MovePortResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMovePortResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.port = Port.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): MovePortResponse {
+    return { port: isSet(object.port) ? Port.fromJSON(object.port) : undefined };
+  },
+
+  toJSON(message: MovePortResponse): unknown {
+    const obj: any = {};
+    if (message.port !== undefined) {
+      obj.port = Port.toJSON(message.port);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<MovePortResponse>): MovePortResponse {
+    return MovePortResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<MovePortResponse>): MovePortResponse {
+    const message = createBaseMovePortResponse();
+    message.port = (object.port !== undefined && object.port !== null) ? Port.fromPartial(object.port) : undefined;
+    return message;
+  },
+};
+
+function createBaseImpairment(): Impairment {
+  return {
+    port: "",
+    network: "",
+    loss: 0,
+    duplicate: 0,
+    reorder: 0,
+    corrupt: 0,
+    delayMs: 0,
+    jitterMs: 0,
+    seed: 0n,
+    direction: "",
+    counters: new Map(),
+  };
+}
+
+export const Impairment: MessageFns<Impairment> = {
+  encode(message: Impairment, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.port !== "") {
+      writer.uint32(10).string(message.port);
+    }
+    if (message.network !== "") {
+      writer.uint32(18).string(message.network);
+    }
+    if (message.loss !== 0) {
+      writer.uint32(25).double(message.loss);
+    }
+    if (message.duplicate !== 0) {
+      writer.uint32(33).double(message.duplicate);
+    }
+    if (message.reorder !== 0) {
+      writer.uint32(41).double(message.reorder);
+    }
+    if (message.corrupt !== 0) {
+      writer.uint32(49).double(message.corrupt);
+    }
+    if (message.delayMs !== 0) {
+      writer.uint32(56).uint32(message.delayMs);
+    }
+    if (message.jitterMs !== 0) {
+      writer.uint32(64).uint32(message.jitterMs);
+    }
+    if (message.seed !== 0n) {
+      if (BigInt.asUintN(64, message.seed) !== message.seed) {
+        throw new globalThis.Error("value provided for field message.seed of type uint64 too large");
+      }
+      writer.uint32(72).uint64(message.seed);
+    }
+    if (message.direction !== "") {
+      writer.uint32(82).string(message.direction);
+    }
+    message.counters.forEach((value, key) => {
+      Impairment_CountersEntry.encode({ key: key as any, value }, writer.uint32(90).fork()).join();
+    });
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Impairment {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseImpairment();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.port = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.network = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 25) {
+              break;
+            }
+
+            message.loss = reader.double();
+            continue;
+          }
+          case 4: {
+            if (tag !== 33) {
+              break;
+            }
+
+            message.duplicate = reader.double();
+            continue;
+          }
+          case 5: {
+            if (tag !== 41) {
+              break;
+            }
+
+            message.reorder = reader.double();
+            continue;
+          }
+          case 6: {
+            if (tag !== 49) {
+              break;
+            }
+
+            message.corrupt = reader.double();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.delayMs = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.jitterMs = reader.uint32();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.seed = reader.uint64() as bigint;
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.direction = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            const entry11 = Impairment_CountersEntry.decode(reader, reader.uint32());
+            if (entry11.value !== undefined) {
+              message.counters.set(entry11.key, entry11.value);
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Impairment {
+    return {
+      port: isSet(object.port) ? globalThis.String(object.port) : "",
+      network: isSet(object.network) ? globalThis.String(object.network) : "",
+      loss: isSet(object.loss) ? globalThis.Number(object.loss) : 0,
+      duplicate: isSet(object.duplicate) ? globalThis.Number(object.duplicate) : 0,
+      reorder: isSet(object.reorder) ? globalThis.Number(object.reorder) : 0,
+      corrupt: isSet(object.corrupt) ? globalThis.Number(object.corrupt) : 0,
+      delayMs: isSet(object.delayMs)
+        ? globalThis.Number(object.delayMs)
+        : isSet(object.delay_ms)
+        ? globalThis.Number(object.delay_ms)
+        : 0,
+      jitterMs: isSet(object.jitterMs)
+        ? globalThis.Number(object.jitterMs)
+        : isSet(object.jitter_ms)
+        ? globalThis.Number(object.jitter_ms)
+        : 0,
+      seed: isSet(object.seed) ? BigInt(object.seed) : 0n,
+      direction: isSet(object.direction) ? globalThis.String(object.direction) : "",
+      counters: isObject(object.counters)
+        ? (globalThis.Object.entries(object.counters) as [string, any][]).reduce(
+          (acc: Map<string, bigint>, [key, value]: [string, any]) => {
+            acc.set(key, BigInt(value as string | number | bigint | boolean));
+            return acc;
+          },
+          new Map(),
+        )
+        : new Map(),
+    };
+  },
+
+  toJSON(message: Impairment): unknown {
+    const obj: any = {};
+    if (message.port !== "") {
+      obj.port = message.port;
+    }
+    if (message.network !== "") {
+      obj.network = message.network;
+    }
+    if (message.loss !== 0) {
+      obj.loss = floatToJson(message.loss);
+    }
+    if (message.duplicate !== 0) {
+      obj.duplicate = floatToJson(message.duplicate);
+    }
+    if (message.reorder !== 0) {
+      obj.reorder = floatToJson(message.reorder);
+    }
+    if (message.corrupt !== 0) {
+      obj.corrupt = floatToJson(message.corrupt);
+    }
+    if (message.delayMs !== 0) {
+      obj.delayMs = Math.round(message.delayMs);
+    }
+    if (message.jitterMs !== 0) {
+      obj.jitterMs = Math.round(message.jitterMs);
+    }
+    if (message.seed !== 0n) {
+      obj.seed = message.seed.toString();
+    }
+    if (message.direction !== "") {
+      obj.direction = message.direction;
+    }
+    if (message.counters?.size) {
+      obj.counters = {};
+      message.counters.forEach((v, k) => {
+        obj.counters[k] = v.toString();
+      });
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Impairment>): Impairment {
+    return Impairment.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Impairment>): Impairment {
+    const message = createBaseImpairment();
+    message.port = object.port ?? "";
+    message.network = object.network ?? "";
+    message.loss = object.loss ?? 0;
+    message.duplicate = object.duplicate ?? 0;
+    message.reorder = object.reorder ?? 0;
+    message.corrupt = object.corrupt ?? 0;
+    message.delayMs = object.delayMs ?? 0;
+    message.jitterMs = object.jitterMs ?? 0;
+    message.seed = (object.seed !== undefined && object.seed !== null) ? BigInt(object.seed) : 0n;
+    message.direction = object.direction ?? "";
+    message.counters = (() => {
+      const m = new Map();
+      (object.counters as Map<string, bigint> ?? new Map()).forEach((value, key) => {
+        if (value !== undefined) {
+          m.set(key, BigInt(value as string | number | bigint | boolean));
+        }
+      });
+      return m;
+    })();
+    return message;
+  },
+};
+
+function createBaseImpairment_CountersEntry(): Impairment_CountersEntry {
+  return { key: "", value: 0n };
+}
+
+export const Impairment_CountersEntry: MessageFns<Impairment_CountersEntry> = {
+  encode(message: Impairment_CountersEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== 0n) {
+      if (BigInt.asUintN(64, message.value) !== message.value) {
+        throw new globalThis.Error("value provided for field message.value of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Impairment_CountersEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseImpairment_CountersEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.value = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Impairment_CountersEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? BigInt(object.value) : 0n,
+    };
+  },
+
+  toJSON(message: Impairment_CountersEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== 0n) {
+      obj.value = message.value.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Impairment_CountersEntry>): Impairment_CountersEntry {
+    return Impairment_CountersEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Impairment_CountersEntry>): Impairment_CountersEntry {
+    const message = createBaseImpairment_CountersEntry();
+    message.key = object.key ?? "";
+    message.value = (object.value !== undefined && object.value !== null) ? BigInt(object.value) : 0n;
+    return message;
+  },
+};
+
+function createBaseSetImpairmentRequest(): SetImpairmentRequest {
+  return { impairment: undefined };
+}
+
+export const SetImpairmentRequest: MessageFns<SetImpairmentRequest> = {
+  encode(message: SetImpairmentRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.impairment !== undefined) {
+      Impairment.encode(message.impairment, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetImpairmentRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetImpairmentRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.impairment = Impairment.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetImpairmentRequest {
+    return { impairment: isSet(object.impairment) ? Impairment.fromJSON(object.impairment) : undefined };
+  },
+
+  toJSON(message: SetImpairmentRequest): unknown {
+    const obj: any = {};
+    if (message.impairment !== undefined) {
+      obj.impairment = Impairment.toJSON(message.impairment);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetImpairmentRequest>): SetImpairmentRequest {
+    return SetImpairmentRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetImpairmentRequest>): SetImpairmentRequest {
+    const message = createBaseSetImpairmentRequest();
+    message.impairment = (object.impairment !== undefined && object.impairment !== null)
+      ? Impairment.fromPartial(object.impairment)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseSetImpairmentResponse(): SetImpairmentResponse {
+  return { impairment: undefined };
+}
+
+export const SetImpairmentResponse: MessageFns<SetImpairmentResponse> = {
+  encode(message: SetImpairmentResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.impairment !== undefined) {
+      Impairment.encode(message.impairment, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SetImpairmentResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSetImpairmentResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.impairment = Impairment.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SetImpairmentResponse {
+    return { impairment: isSet(object.impairment) ? Impairment.fromJSON(object.impairment) : undefined };
+  },
+
+  toJSON(message: SetImpairmentResponse): unknown {
+    const obj: any = {};
+    if (message.impairment !== undefined) {
+      obj.impairment = Impairment.toJSON(message.impairment);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SetImpairmentResponse>): SetImpairmentResponse {
+    return SetImpairmentResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SetImpairmentResponse>): SetImpairmentResponse {
+    const message = createBaseSetImpairmentResponse();
+    message.impairment = (object.impairment !== undefined && object.impairment !== null)
+      ? Impairment.fromPartial(object.impairment)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseListImpairmentsRequest(): ListImpairmentsRequest {
+  return {};
+}
+
+export const ListImpairmentsRequest: MessageFns<ListImpairmentsRequest> = {
+  encode(_: ListImpairmentsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListImpairmentsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListImpairmentsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): ListImpairmentsRequest {
+    return {};
+  },
+
+  toJSON(_: ListImpairmentsRequest): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListImpairmentsRequest>): ListImpairmentsRequest {
+    return ListImpairmentsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<ListImpairmentsRequest>): ListImpairmentsRequest {
+    const message = createBaseListImpairmentsRequest();
+    return message;
+  },
+};
+
+function createBaseListImpairmentsResponse(): ListImpairmentsResponse {
+  return { impairments: [] };
+}
+
+export const ListImpairmentsResponse: MessageFns<ListImpairmentsResponse> = {
+  encode(message: ListImpairmentsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.impairments) {
+      Impairment.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListImpairmentsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListImpairmentsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.impairments.push(Impairment.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListImpairmentsResponse {
+    return {
+      impairments: globalThis.Array.isArray(object?.impairments)
+        ? object.impairments.map((e: any) => Impairment.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: ListImpairmentsResponse): unknown {
+    const obj: any = {};
+    if (message.impairments?.length) {
+      obj.impairments = message.impairments.map((e) => Impairment.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListImpairmentsResponse>): ListImpairmentsResponse {
+    return ListImpairmentsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListImpairmentsResponse>): ListImpairmentsResponse {
+    const message = createBaseListImpairmentsResponse();
+    message.impairments = object.impairments?.map((e) => Impairment.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseInspectNetworkRequest(): InspectNetworkRequest {
+  return { name: "" };
+}
+
+export const InspectNetworkRequest: MessageFns<InspectNetworkRequest> = {
+  encode(message: InspectNetworkRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): InspectNetworkRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseInspectNetworkRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): InspectNetworkRequest {
+    return { name: isSet(object.name) ? globalThis.String(object.name) : "" };
+  },
+
+  toJSON(message: InspectNetworkRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<InspectNetworkRequest>): InspectNetworkRequest {
+    return InspectNetworkRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<InspectNetworkRequest>): InspectNetworkRequest {
+    const message = createBaseInspectNetworkRequest();
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseInspectNetworkResponse(): InspectNetworkResponse {
+  return { network: undefined, ports: [], leases: [], stations: [], counters: new Map() };
+}
+
+export const InspectNetworkResponse: MessageFns<InspectNetworkResponse> = {
+  encode(message: InspectNetworkResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.network !== undefined) {
+      Network.encode(message.network, writer.uint32(10).fork()).join();
+    }
+    for (const v of message.ports) {
+      Port.encode(v!, writer.uint32(18).fork()).join();
+    }
+    for (const v of message.leases) {
+      DhcpLease.encode(v!, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.stations) {
+      Station.encode(v!, writer.uint32(34).fork()).join();
+    }
+    message.counters.forEach((value, key) => {
+      InspectNetworkResponse_CountersEntry.encode({ key: key as any, value }, writer.uint32(42).fork()).join();
+    });
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): InspectNetworkResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseInspectNetworkResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.network = Network.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.ports.push(Port.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.leases.push(DhcpLease.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.stations.push(Station.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            const entry5 = InspectNetworkResponse_CountersEntry.decode(reader, reader.uint32());
+            if (entry5.value !== undefined) {
+              message.counters.set(entry5.key, entry5.value);
+            }
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): InspectNetworkResponse {
+    return {
+      network: isSet(object.network) ? Network.fromJSON(object.network) : undefined,
+      ports: globalThis.Array.isArray(object?.ports) ? object.ports.map((e: any) => Port.fromJSON(e)) : [],
+      leases: globalThis.Array.isArray(object?.leases) ? object.leases.map((e: any) => DhcpLease.fromJSON(e)) : [],
+      stations: globalThis.Array.isArray(object?.stations) ? object.stations.map((e: any) => Station.fromJSON(e)) : [],
+      counters: isObject(object.counters)
+        ? (globalThis.Object.entries(object.counters) as [string, any][]).reduce(
+          (acc: Map<string, bigint>, [key, value]: [string, any]) => {
+            acc.set(key, BigInt(value as string | number | bigint | boolean));
+            return acc;
+          },
+          new Map(),
+        )
+        : new Map(),
+    };
+  },
+
+  toJSON(message: InspectNetworkResponse): unknown {
+    const obj: any = {};
+    if (message.network !== undefined) {
+      obj.network = Network.toJSON(message.network);
+    }
+    if (message.ports?.length) {
+      obj.ports = message.ports.map((e) => Port.toJSON(e));
+    }
+    if (message.leases?.length) {
+      obj.leases = message.leases.map((e) => DhcpLease.toJSON(e));
+    }
+    if (message.stations?.length) {
+      obj.stations = message.stations.map((e) => Station.toJSON(e));
+    }
+    if (message.counters?.size) {
+      obj.counters = {};
+      message.counters.forEach((v, k) => {
+        obj.counters[k] = v.toString();
+      });
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<InspectNetworkResponse>): InspectNetworkResponse {
+    return InspectNetworkResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<InspectNetworkResponse>): InspectNetworkResponse {
+    const message = createBaseInspectNetworkResponse();
+    message.network = (object.network !== undefined && object.network !== null)
+      ? Network.fromPartial(object.network)
+      : undefined;
+    message.ports = object.ports?.map((e) => Port.fromPartial(e)) || [];
+    message.leases = object.leases?.map((e) => DhcpLease.fromPartial(e)) || [];
+    message.stations = object.stations?.map((e) => Station.fromPartial(e)) || [];
+    message.counters = (() => {
+      const m = new Map();
+      (object.counters as Map<string, bigint> ?? new Map()).forEach((value, key) => {
+        if (value !== undefined) {
+          m.set(key, BigInt(value as string | number | bigint | boolean));
+        }
+      });
+      return m;
+    })();
+    return message;
+  },
+};
+
+function createBaseInspectNetworkResponse_CountersEntry(): InspectNetworkResponse_CountersEntry {
+  return { key: "", value: 0n };
+}
+
+export const InspectNetworkResponse_CountersEntry: MessageFns<InspectNetworkResponse_CountersEntry> = {
+  encode(message: InspectNetworkResponse_CountersEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== 0n) {
+      if (BigInt.asUintN(64, message.value) !== message.value) {
+        throw new globalThis.Error("value provided for field message.value of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): InspectNetworkResponse_CountersEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseInspectNetworkResponse_CountersEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.value = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): InspectNetworkResponse_CountersEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? BigInt(object.value) : 0n,
+    };
+  },
+
+  toJSON(message: InspectNetworkResponse_CountersEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== 0n) {
+      obj.value = message.value.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<InspectNetworkResponse_CountersEntry>): InspectNetworkResponse_CountersEntry {
+    return InspectNetworkResponse_CountersEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<InspectNetworkResponse_CountersEntry>): InspectNetworkResponse_CountersEntry {
+    const message = createBaseInspectNetworkResponse_CountersEntry();
+    message.key = object.key ?? "";
+    message.value = (object.value !== undefined && object.value !== null) ? BigInt(object.value) : 0n;
+    return message;
+  },
+};
+
+function createBaseStation(): Station {
+  return { mac: "", port: "", vlan: 0, ageSeconds: 0 };
+}
+
+export const Station: MessageFns<Station> = {
+  encode(message: Station, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.mac !== "") {
+      writer.uint32(10).string(message.mac);
+    }
+    if (message.port !== "") {
+      writer.uint32(18).string(message.port);
+    }
+    if (message.vlan !== 0) {
+      writer.uint32(24).uint32(message.vlan);
+    }
+    if (message.ageSeconds !== 0) {
+      writer.uint32(32).uint32(message.ageSeconds);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Station {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStation();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.mac = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.port = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.vlan = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.ageSeconds = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Station {
+    return {
+      mac: isSet(object.mac) ? globalThis.String(object.mac) : "",
+      port: isSet(object.port) ? globalThis.String(object.port) : "",
+      vlan: isSet(object.vlan) ? globalThis.Number(object.vlan) : 0,
+      ageSeconds: isSet(object.ageSeconds)
+        ? globalThis.Number(object.ageSeconds)
+        : isSet(object.age_seconds)
+        ? globalThis.Number(object.age_seconds)
+        : 0,
+    };
+  },
+
+  toJSON(message: Station): unknown {
+    const obj: any = {};
+    if (message.mac !== "") {
+      obj.mac = message.mac;
+    }
+    if (message.port !== "") {
+      obj.port = message.port;
+    }
+    if (message.vlan !== 0) {
+      obj.vlan = Math.round(message.vlan);
+    }
+    if (message.ageSeconds !== 0) {
+      obj.ageSeconds = Math.round(message.ageSeconds);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Station>): Station {
+    return Station.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Station>): Station {
+    const message = createBaseStation();
+    message.mac = object.mac ?? "";
+    message.port = object.port ?? "";
+    message.vlan = object.vlan ?? 0;
+    message.ageSeconds = object.ageSeconds ?? 0;
     return message;
   },
 };
@@ -3545,7 +5251,7 @@ export const Flow: MessageFns<Flow> = {
 };
 
 function createBaseCaptureRequest(): CaptureRequest {
-  return { network: "", port: "" };
+  return { network: "", port: "", snapBytes: 0 };
 }
 
 export const CaptureRequest: MessageFns<CaptureRequest> = {
@@ -3555,6 +5261,9 @@ export const CaptureRequest: MessageFns<CaptureRequest> = {
     }
     if (message.port !== "") {
       writer.uint32(18).string(message.port);
+    }
+    if (message.snapBytes !== 0) {
+      writer.uint32(24).uint32(message.snapBytes);
     }
     return writer;
   },
@@ -3588,6 +5297,14 @@ export const CaptureRequest: MessageFns<CaptureRequest> = {
             message.port = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.snapBytes = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3604,6 +5321,11 @@ export const CaptureRequest: MessageFns<CaptureRequest> = {
     return {
       network: isSet(object.network) ? globalThis.String(object.network) : "",
       port: isSet(object.port) ? globalThis.String(object.port) : "",
+      snapBytes: isSet(object.snapBytes)
+        ? globalThis.Number(object.snapBytes)
+        : isSet(object.snap_bytes)
+        ? globalThis.Number(object.snap_bytes)
+        : 0,
     };
   },
 
@@ -3615,6 +5337,9 @@ export const CaptureRequest: MessageFns<CaptureRequest> = {
     if (message.port !== "") {
       obj.port = message.port;
     }
+    if (message.snapBytes !== 0) {
+      obj.snapBytes = Math.round(message.snapBytes);
+    }
     return obj;
   },
 
@@ -3625,6 +5350,7 @@ export const CaptureRequest: MessageFns<CaptureRequest> = {
     const message = createBaseCaptureRequest();
     message.network = object.network ?? "";
     message.port = object.port ?? "";
+    message.snapBytes = object.snapBytes ?? 0;
     return message;
   },
 };
@@ -3777,6 +5503,60 @@ export const NetworkServiceService = {
       Buffer.from(ReadNetworkStatsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ReadNetworkStatsResponse => ReadNetworkStatsResponse.decode(value),
   },
+  /** Pulls the port's cable, or plugs it in again: the guest sees the carrier change. */
+  setLink: {
+    path: "/polyvisor.network.v1.NetworkService/SetLink" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetLinkRequest): Buffer => Buffer.from(SetLinkRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetLinkRequest => SetLinkRequest.decode(value),
+    responseSerialize: (value: SetLinkResponse): Buffer => Buffer.from(SetLinkResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SetLinkResponse => SetLinkResponse.decode(value),
+  },
+  /** Plugs the port's cable into another network while its guest runs: the link goes down and comes up again. */
+  movePort: {
+    path: "/polyvisor.network.v1.NetworkService/MovePort" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: MovePortRequest): Buffer => Buffer.from(MovePortRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): MovePortRequest => MovePortRequest.decode(value),
+    responseSerialize: (value: MovePortResponse): Buffer => Buffer.from(MovePortResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): MovePortResponse => MovePortResponse.decode(value),
+  },
+  /** Replaces what is done to the frames of one port or of all ports of a network; all zero: nothing any more. */
+  setImpairment: {
+    path: "/polyvisor.network.v1.NetworkService/SetImpairment" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SetImpairmentRequest): Buffer => Buffer.from(SetImpairmentRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SetImpairmentRequest => SetImpairmentRequest.decode(value),
+    responseSerialize: (value: SetImpairmentResponse): Buffer =>
+      Buffer.from(SetImpairmentResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SetImpairmentResponse => SetImpairmentResponse.decode(value),
+  },
+  listImpairments: {
+    path: "/polyvisor.network.v1.NetworkService/ListImpairments" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListImpairmentsRequest): Buffer =>
+      Buffer.from(ListImpairmentsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListImpairmentsRequest => ListImpairmentsRequest.decode(value),
+    responseSerialize: (value: ListImpairmentsResponse): Buffer =>
+      Buffer.from(ListImpairmentsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListImpairmentsResponse => ListImpairmentsResponse.decode(value),
+  },
+  /** One network with everything on it. */
+  inspectNetwork: {
+    path: "/polyvisor.network.v1.NetworkService/InspectNetwork" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: InspectNetworkRequest): Buffer =>
+      Buffer.from(InspectNetworkRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): InspectNetworkRequest => InspectNetworkRequest.decode(value),
+    responseSerialize: (value: InspectNetworkResponse): Buffer =>
+      Buffer.from(InspectNetworkResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): InspectNetworkResponse => InspectNetworkResponse.decode(value),
+  },
   /** Plane: frames. One stream per port, opened by the device-bus; batches, credit based. */
   frames: {
     path: "/polyvisor.network.v1.NetworkService/Frames" as const,
@@ -3846,6 +5626,15 @@ export interface NetworkServiceServer extends UntypedServiceImplementation {
   listPorts: handleUnaryCall<ListPortsRequest, ListPortsResponse>;
   listLeases: handleUnaryCall<ListLeasesRequest, ListLeasesResponse>;
   readNetworkStats: handleUnaryCall<ReadNetworkStatsRequest, ReadNetworkStatsResponse>;
+  /** Pulls the port's cable, or plugs it in again: the guest sees the carrier change. */
+  setLink: handleUnaryCall<SetLinkRequest, SetLinkResponse>;
+  /** Plugs the port's cable into another network while its guest runs: the link goes down and comes up again. */
+  movePort: handleUnaryCall<MovePortRequest, MovePortResponse>;
+  /** Replaces what is done to the frames of one port or of all ports of a network; all zero: nothing any more. */
+  setImpairment: handleUnaryCall<SetImpairmentRequest, SetImpairmentResponse>;
+  listImpairments: handleUnaryCall<ListImpairmentsRequest, ListImpairmentsResponse>;
+  /** One network with everything on it. */
+  inspectNetwork: handleUnaryCall<InspectNetworkRequest, InspectNetworkResponse>;
   /** Plane: frames. One stream per port, opened by the device-bus; batches, credit based. */
   frames: handleBidiStreamingCall<FrameBatch, FrameBatch>;
   /** Not built yet (the network issue). */
@@ -3978,6 +5767,85 @@ export interface NetworkServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ReadNetworkStatsResponse) => void,
   ): ClientUnaryCall;
+  /** Pulls the port's cable, or plugs it in again: the guest sees the carrier change. */
+  setLink(
+    request: SetLinkRequest,
+    callback: (error: ServiceError | null, response: SetLinkResponse) => void,
+  ): ClientUnaryCall;
+  setLink(
+    request: SetLinkRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SetLinkResponse) => void,
+  ): ClientUnaryCall;
+  setLink(
+    request: SetLinkRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SetLinkResponse) => void,
+  ): ClientUnaryCall;
+  /** Plugs the port's cable into another network while its guest runs: the link goes down and comes up again. */
+  movePort(
+    request: MovePortRequest,
+    callback: (error: ServiceError | null, response: MovePortResponse) => void,
+  ): ClientUnaryCall;
+  movePort(
+    request: MovePortRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: MovePortResponse) => void,
+  ): ClientUnaryCall;
+  movePort(
+    request: MovePortRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: MovePortResponse) => void,
+  ): ClientUnaryCall;
+  /** Replaces what is done to the frames of one port or of all ports of a network; all zero: nothing any more. */
+  setImpairment(
+    request: SetImpairmentRequest,
+    callback: (error: ServiceError | null, response: SetImpairmentResponse) => void,
+  ): ClientUnaryCall;
+  setImpairment(
+    request: SetImpairmentRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SetImpairmentResponse) => void,
+  ): ClientUnaryCall;
+  setImpairment(
+    request: SetImpairmentRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SetImpairmentResponse) => void,
+  ): ClientUnaryCall;
+  listImpairments(
+    request: ListImpairmentsRequest,
+    callback: (error: ServiceError | null, response: ListImpairmentsResponse) => void,
+  ): ClientUnaryCall;
+  listImpairments(
+    request: ListImpairmentsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListImpairmentsResponse) => void,
+  ): ClientUnaryCall;
+  listImpairments(
+    request: ListImpairmentsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListImpairmentsResponse) => void,
+  ): ClientUnaryCall;
+  /** One network with everything on it. */
+  inspectNetwork(
+    request: InspectNetworkRequest,
+    callback: (error: ServiceError | null, response: InspectNetworkResponse) => void,
+  ): ClientUnaryCall;
+  inspectNetwork(
+    request: InspectNetworkRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: InspectNetworkResponse) => void,
+  ): ClientUnaryCall;
+  inspectNetwork(
+    request: InspectNetworkRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: InspectNetworkResponse) => void,
+  ): ClientUnaryCall;
   /** Plane: frames. One stream per port, opened by the device-bus; batches, credit based. */
   frames(): ClientDuplexStream<FrameBatch, FrameBatch>;
   frames(options: Partial<CallOptions>): ClientDuplexStream<FrameBatch, FrameBatch>;
@@ -4083,6 +5951,10 @@ function base64FromBytes(arr: Uint8Array): string {
     });
     return globalThis.btoa(bin.join(""));
   }
+}
+
+function floatToJson(value: number | null | undefined): number | string | null | undefined {
+  return typeof value === "number" && !globalThis.Number.isFinite(value) ? globalThis.String(value) : value;
 }
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;

@@ -129,6 +129,24 @@ export interface MachineSpec {
   topology: string;
   /** destroyed when it stops (hv run) */
   ephemeral: boolean;
+  /** empty: one on the default network, unless no_network */
+  nics: NicSpec[];
+}
+
+export interface NicSpec {
+  /** by name; empty: the default of the mode */
+  network: string;
+  /** nat|natnetwork|internal|hostonly|bridged: the network is made at the start if it does not exist. Empty: it must exist. */
+  mode: string;
+  /** empty: derived from the machine and the index */
+  mac: string;
+  /** static: "10.1.0.5/24" */
+  address: string;
+  vlan: number;
+  trunk: number[];
+  rateLimit: bigint;
+  /** bridged */
+  interface: string;
 }
 
 export interface Machine {
@@ -377,6 +395,7 @@ function createBaseMachineSpec(): MachineSpec {
     noNetwork: false,
     topology: "",
     ephemeral: false,
+    nics: [],
   };
 }
 
@@ -429,6 +448,9 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     }
     if (message.ephemeral !== false) {
       writer.uint32(112).bool(message.ephemeral);
+    }
+    for (const v of message.nics) {
+      NicSpec.encode(v!, writer.uint32(162).fork()).join();
     }
     return writer;
   },
@@ -558,6 +580,14 @@ export const MachineSpec: MessageFns<MachineSpec> = {
             message.ephemeral = reader.bool();
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.nics.push(NicSpec.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -614,6 +644,9 @@ export const MachineSpec: MessageFns<MachineSpec> = {
         : false,
       topology: isSet(object.topology) ? globalThis.String(object.topology) : "",
       ephemeral: isSet(object.ephemeral) ? globalThis.Boolean(object.ephemeral) : false,
+      nics: globalThis.Array.isArray(object?.nics)
+        ? object.nics.map((e: any) => NicSpec.fromJSON(e))
+        : [],
     };
   },
 
@@ -661,6 +694,9 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     if (message.ephemeral !== false) {
       obj.ephemeral = message.ephemeral;
     }
+    if (message.nics?.length) {
+      obj.nics = message.nics.map((e) => NicSpec.toJSON(e));
+    }
     return obj;
   },
 
@@ -685,6 +721,209 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     message.noNetwork = object.noNetwork ?? false;
     message.topology = object.topology ?? "";
     message.ephemeral = object.ephemeral ?? false;
+    message.nics = object.nics?.map((e) => NicSpec.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseNicSpec(): NicSpec {
+  return { network: "", mode: "", mac: "", address: "", vlan: 0, trunk: [], rateLimit: 0n, interface: "" };
+}
+
+export const NicSpec: MessageFns<NicSpec> = {
+  encode(message: NicSpec, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.network !== "") {
+      writer.uint32(10).string(message.network);
+    }
+    if (message.mode !== "") {
+      writer.uint32(18).string(message.mode);
+    }
+    if (message.mac !== "") {
+      writer.uint32(26).string(message.mac);
+    }
+    if (message.address !== "") {
+      writer.uint32(34).string(message.address);
+    }
+    if (message.vlan !== 0) {
+      writer.uint32(40).uint32(message.vlan);
+    }
+    if (message.trunk.length !== 0) {
+      writer.uint32(50).fork();
+      for (const v of message.trunk) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    if (message.rateLimit !== 0n) {
+      if (BigInt.asUintN(64, message.rateLimit) !== message.rateLimit) {
+        throw new globalThis.Error("value provided for field message.rateLimit of type uint64 too large");
+      }
+      writer.uint32(56).uint64(message.rateLimit);
+    }
+    if (message.interface !== "") {
+      writer.uint32(66).string(message.interface);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NicSpec {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNicSpec();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.network = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.mode = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.mac = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.vlan = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag === 48) {
+              message.trunk.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 50) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.trunk.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.rateLimit = reader.uint64() as bigint;
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.interface = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): NicSpec {
+    return {
+      network: isSet(object.network) ? globalThis.String(object.network) : "",
+      mode: isSet(object.mode) ? globalThis.String(object.mode) : "",
+      mac: isSet(object.mac) ? globalThis.String(object.mac) : "",
+      address: isSet(object.address) ? globalThis.String(object.address) : "",
+      vlan: isSet(object.vlan) ? globalThis.Number(object.vlan) : 0,
+      trunk: globalThis.Array.isArray(object?.trunk) ? object.trunk.map((e: any) => globalThis.Number(e)) : [],
+      rateLimit: isSet(object.rateLimit)
+        ? BigInt(object.rateLimit)
+        : isSet(object.rate_limit)
+        ? BigInt(object.rate_limit)
+        : 0n,
+      interface: isSet(object.interface) ? globalThis.String(object.interface) : "",
+    };
+  },
+
+  toJSON(message: NicSpec): unknown {
+    const obj: any = {};
+    if (message.network !== "") {
+      obj.network = message.network;
+    }
+    if (message.mode !== "") {
+      obj.mode = message.mode;
+    }
+    if (message.mac !== "") {
+      obj.mac = message.mac;
+    }
+    if (message.address !== "") {
+      obj.address = message.address;
+    }
+    if (message.vlan !== 0) {
+      obj.vlan = Math.round(message.vlan);
+    }
+    if (message.trunk?.length) {
+      obj.trunk = message.trunk.map((e) => Math.round(e));
+    }
+    if (message.rateLimit !== 0n) {
+      obj.rateLimit = message.rateLimit.toString();
+    }
+    if (message.interface !== "") {
+      obj.interface = message.interface;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<NicSpec>): NicSpec {
+    return NicSpec.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<NicSpec>): NicSpec {
+    const message = createBaseNicSpec();
+    message.network = object.network ?? "";
+    message.mode = object.mode ?? "";
+    message.mac = object.mac ?? "";
+    message.address = object.address ?? "";
+    message.vlan = object.vlan ?? 0;
+    message.trunk = object.trunk?.map((e) => e) || [];
+    message.rateLimit = (object.rateLimit !== undefined && object.rateLimit !== null) ? BigInt(object.rateLimit) : 0n;
+    message.interface = object.interface ?? "";
     return message;
   },
 };
