@@ -38,8 +38,8 @@ export function linuxCalls(): LinuxCalls {
   loaded = {
     open: libc.func("int open(const char *path, int flags)"),
     close: libc.func("int close(int fd)"),
-    read: libc.func("ssize_t read(int fd, void *buf, size_t count)"),
-    write: libc.func("ssize_t write(int fd, void *buf, size_t count)"),
+    read: libc.func("long read(int fd, void *buf, size_t count)"),
+    write: libc.func("long write(int fd, void *buf, size_t count)"),
     ioctl: libc.func("int ioctl(int fd, unsigned long request, void *arg)"),
     ioctlValue: libc.func("int ioctl(int fd, unsigned long request, unsigned long value)"),
     socket: libc.func("int socket(int domain, int type, int protocol)"),
