@@ -107,6 +107,7 @@ export class SqliteCatalogue implements Catalogue {
   }
 
   close(): void {
+    if (!this.#database.isOpen) return;
     this.#flush();
     this.#statements.clear();
     this.#database.close();

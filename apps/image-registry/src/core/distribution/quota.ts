@@ -30,6 +30,12 @@ export class Quota {
     this.#checkOne(repository, repository, this.#limits.repositoryBytes, bytes, `the repository ${repository}`);
   }
 
+  /** A blob has come in: count anew. */
+  stored(repository: string): void {
+    this.#used.delete("");
+    this.#used.delete(repository);
+  }
+
   #checkOne(key: string, repository: string | undefined, limit: number, bytes: number, whose: string): void {
     if (limit === 0) return;
     let used = this.#used.get(key);

@@ -94,6 +94,7 @@ export class Uploads {
           to.deleteUpload(id);
         });
       });
+      this.#quota.stored(repository);
       return bytes;
     });
   }
