@@ -1,4 +1,6 @@
 import { ContractError } from "@polyvisor/contracts";
+import { ImageSpecError } from "@polyvisor/image-spec";
+import { OciClientError } from "@polyvisor/oci-client";
 import { CommanderError } from "commander";
 import { Cli } from "./cli.ts";
 import { CliError, EXIT_FAILURE, EXIT_USAGE } from "./cli-error.ts";
@@ -14,7 +16,7 @@ try {
   if (error instanceof CommanderError) {
     // Commander has printed its message; help and version are not failures.
     cli.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
-  } else if (error instanceof ContractError || error instanceof CliError) {
+  } else if (error instanceof ContractError || error instanceof CliError || error instanceof OciClientError || error instanceof ImageSpecError) {
     cli.note(`${cli.color.red("hv:")} ${error.message}`);
     cli.exitCode = error instanceof CliError ? error.exitCode : EXIT_FAILURE;
   } else {

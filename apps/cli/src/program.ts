@@ -7,6 +7,7 @@ import { addExecCommand } from "./commands/exec.ts";
 import { addGdbCommand } from "./commands/gdb.ts";
 import { addMachineCommands } from "./commands/machine.ts";
 import { addMediateCommands } from "./commands/mediate.ts";
+import { addPushPullCommands } from "./commands/push-pull.ts";
 import { addRunCommand } from "./commands/run.ts";
 import { addRegistryCommands } from "./commands/registry.ts";
 import { addServicesCommand } from "./commands/services.ts";
@@ -47,6 +48,7 @@ Everything lies under $HV_HOME (default ~/.polyvisor).`,
   addSshCommands(program, cli);
   addMachineCommands(program, cli);
   addBoxCommands(program, cli);
+  addPushPullCommands(program, cli);
   addRegistryCommands(program, cli);
   addServicesCommand(program, cli);
   addTraceCommand(program, cli);

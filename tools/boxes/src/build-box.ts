@@ -4,22 +4,25 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { isAbsolute, join, relative } from "node:path";
 import { BoxBuildError, type BuildOptions, type BuiltBox, type BuiltFile } from "./built-box.ts";
 import { buildTiny, tinyKey } from "./tiny/tiny.ts";
-import { buildDebianSystem, DEBIAN_13, systemRecipeKey } from "./debian/debian-system.ts";
-import { buildDebianMinimal, recipeKey as debianKey } from "./debian/debian-minimal.ts";
+import { buildDebianSystem, DEBIAN_13, debianSystemSources, systemRecipeKey } from "./debian/debian-system.ts";
+import { buildDebianMinimal, debianMinimalSources, recipeKey as debianKey } from "./debian/debian-minimal.ts";
 
 interface Recipe {
   readonly description: string;
   key(): string;
   build(options: BuildOptions, out: string): Promise<Omit<BuiltBox, "fromCache">>;
+  /** What a build of today would be made of, as {@link BuiltBox.sources}; absent: nothing from outside. */
+  sources?(options: BuildOptions): Promise<Readonly<Record<string, string>>>;
 }
 
 /** Every box that can be built here. */
 export const RECIPES: Readonly<Record<string, Recipe>> = {
-  "debian/minimal": { description: "Debian 13 riscv64: stock kernel and static busybox", key: debianKey, build: buildDebianMinimal },
+  "debian/minimal": { description: "Debian 13 riscv64: stock kernel and static busybox", key: debianKey, build: buildDebianMinimal, sources: debianMinimalSources },
   "debian/13": {
     description: "Debian 13 riscv64 with systemd, sshd, apt and sudo on a disk that grows",
     key: () => systemRecipeKey(DEBIAN_13),
     build: (options, out) => buildDebianSystem(DEBIAN_13, options, out),
+    sources: (options) => debianSystemSources(DEBIAN_13, options),
   },
   tiny: { description: "a small program of our own; needs no download", key: tinyKey, build: buildTiny },
 };
@@ -65,6 +68,17 @@ export async function buildBox(name: string, options: BuildOptions): Promise<Bui
   } finally {
     unlock();
   }
+}
+
+/** What a build of today would have newer than the built one: "package version"; all of it when there is none. */
+export async function recipeNews(name: string, options: BuildOptions): Promise<string[]> {
+  const recipe = RECIPES[name];
+  if (!recipe) throw new BoxBuildError(`there is no recipe "${name}"`);
+  const folder = join(options.cacheDir, "boxes", `${name.replaceAll("/", "-")}-${recipe.key()}`);
+  const built = await readBuilt(folder, options);
+  if (!built) return [`the recipe of ${name} has changed`];
+  const now = (await recipe.sources?.(options)) ?? {};
+  return Object.entries(now).filter(([source, version]) => built.sources[source] !== version).map(([source, version]) => `${source} ${version.split(" ")[0]}`);
 }
 
 /** box.json names files by their place beside it, so that a cache directory can be moved. */

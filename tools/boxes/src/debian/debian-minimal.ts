@@ -28,6 +28,12 @@ export function recipeKey(): string {
   return hash.digest("hex").slice(0, 16);
 }
 
+/** What today's lists have of this box's packages. */
+export async function debianMinimalSources(options: BuildOptions): Promise<Record<string, string>> {
+  const { apt, kernelName } = await openDebian(options);
+  return sourcesOf(await apt.describe([kernelName, "busybox-static"]));
+}
+
 /** Debian 13's stock riscv64 kernel, static busybox, and the modules that a virtio machine needs. */
 export async function buildDebianMinimal(options: BuildOptions, out: string): Promise<Omit<BuiltBox, "fromCache">> {
   const debian = await openDebian(options);

@@ -43,6 +43,12 @@ export function systemRecipeKey(recipe: SystemRecipe): string {
   return createHash("sha256").update(JSON.stringify(inputs)).digest("hex").slice(0, 16);
 }
 
+/** What today's lists have of this box's packages. */
+export async function debianSystemSources(recipe: SystemRecipe, options: BuildOptions): Promise<Record<string, string>> {
+  const { apt, kernelName } = await openDebian(options);
+  return sourcesOf(await apt.describe([kernelName, "busybox-static", ...(await apt.closure([...SYSTEM_PACKAGES, ...recipe.packages]))]));
+}
+
 export async function buildDebianSystem(recipe: SystemRecipe, options: BuildOptions, out: string): Promise<Omit<BuiltBox, "fromCache">> {
   const debian = await openDebian(options);
   const { log, progress } = debian;
