@@ -9,13 +9,15 @@ if (missing) console.log(`differential tests skipped: ${missing}`);
 const firstSeed = Number(process.env["POLYVISOR_SEED"] ?? Math.floor(Math.random() * 2 ** 31));
 const images = Number(process.env["POLYVISOR_IMAGES"] ?? 4);
 
-describe.skipIf(missing)("generated interpreter against QEMU", () => {
+describe.skipIf(missing)("generated code against QEMU", () => {
   for (const mode of MODES) {
     it(`leaves the same registers, flags, memory, page tables and traps after random programs in ${mode.name}`, { timeout: 60_000 }, async () => {
       for (let seed = firstSeed; seed < firstSeed + images; seed++) {
         console.log(`mode ${mode.name}: POLYVISOR_SEED=${seed}`);
         const image = randomImage(seed, 800, mode, QEMU_ERRATA);
-        expect(image.difference(await runOnQemu(image), runImage(image, "interpreter"))).toBeUndefined();
+        const expected = await runOnQemu(image);
+        expect(image.difference(expected, runImage(image, "interpreter"))).toBeUndefined();
+        expect(image.difference(expected, runImage(image, "translated"))).toBeUndefined();
       }
     });
   }

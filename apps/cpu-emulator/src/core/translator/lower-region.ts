@@ -355,8 +355,9 @@ class RegionLowering extends Lowering {
       case "store": this.store(statement); return;
       case "fence": code.fence(); return;
       case "require": this.requireGrant(); return;
-      case "jump": case "branch": return;
-      case "system": case "cacheBlock": case "guestStore": throw new Error(`${this.instruction.name}: system instructions are not translated`);
+      case "jump": case "branch": return; // the block's terminator
+      case "system": case "cacheBlock": case "guestStore": throw new Error(`${this.instruction.name} is left to TypeScript`);
+      default: throw new Error(`${this.instruction.name}: no translation of ${(statement satisfies never as Stmt).kind}`);
     }
   }
 
