@@ -9,9 +9,6 @@ export const RECEIVE_BUFFER_BYTES = 1024 * 1024;
 /** Bytes from the host that are held for a guest: at least, and at most when it pays. */
 const SEND_BUFFER_MINIMUM = 128 * 1024;
 const SEND_BUFFER_MAXIMUM = 4 * 1024 * 1024;
-/** Smaller pieces are gathered before they are written to the host's socket: a write costs more than copying so much. */
-const GATHER_BELOW = 8 * 1024;
-const GATHER_BYTES = 64 * 1024;
 /** RFC 9293, 3.4.2 has MSL = 2 minutes; Linux and everybody else wait 60 s in all. */
 const TIME_WAIT_MS = 60_000;
 /** Largest IP datagram (RFC 791, 3.1). */
@@ -59,7 +56,8 @@ export class TcpFlow implements TcpUser, HostStreamEvents {
   #opening: { packet: Ipv4Packet; syn: TcpSegment; refuse: (packet: Ipv4Packet, code: number | "reset") => void } | undefined;
   #connection: TcpConnection | undefined;
   #stream: HostStream | undefined;
-  #gather: Uint8Array | undefined;
+  /** From the guest, in this batch of frames: written to the host's socket as one, because a write costs more than a copy. */
+  #gather: Uint8Array[] = [];
   #gathered = 0;
   #paused = false;
   #hostEnded = false;
@@ -158,14 +156,7 @@ export class TcpFlow implements TcpUser, HostStreamEvents {
   }
   received(data: Uint8Array): void {
     this.bytesFromGuest += data.length;
-    if (data.length >= GATHER_BELOW) {
-      this.#writeGathered();
-      this.#stream?.write(data);
-      return;
-    }
-    if (this.#gathered + data.length > GATHER_BYTES) this.#writeGathered();
-    this.#gather ??= Buffer.allocUnsafeSlow(GATHER_BYTES);
-    this.#gather.set(data, this.#gathered);
+    this.#gather.push(data);
     this.#gathered += data.length;
   }
   receivedFin(): void {
@@ -189,7 +180,7 @@ export class TcpFlow implements TcpUser, HostStreamEvents {
     this.#cancelTimer?.();
     // After a clean end the host's socket closes by itself when it has sent everything.
     if (!this.#guestEnded || !this.#hostEnded) this.#stream?.reset();
-    this.#gather = undefined;
+    this.#gather = [];
     this.#owner.forget(this);
   }
 
@@ -258,11 +249,9 @@ export class TcpFlow implements TcpUser, HostStreamEvents {
   }
   #writeGathered(): void {
     if (this.#gathered === 0) return;
-    const chunk = this.#gather!.subarray(0, this.#gathered);
-    // Little of the buffer was used: a copy of the right size, and the buffer stays.
-    const copy = this.#gathered <= GATHER_BYTES / 4;
-    this.#stream?.write(copy ? chunk.slice() : chunk);
-    if (!copy) this.#gather = undefined;
+    const pieces = this.#gather;
+    this.#stream?.write(pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces, this.#gathered));
+    this.#gather = [];
     this.#gathered = 0;
   }
   #flush(): void {

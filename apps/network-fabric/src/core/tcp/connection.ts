@@ -35,7 +35,7 @@ export interface OutgoingSegment {
 export interface TcpUser {
   transmit(segment: OutgoingSegment): void;
   established(): void;
-  /** Data in order; a view that is only good during the call. */
+  /** Data in order: a view of bytes that nobody changes any more. */
   received(data: Uint8Array): void;
   /** The peer will send no more. */
   receivedFin(): void;

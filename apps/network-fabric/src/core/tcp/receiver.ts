@@ -50,7 +50,7 @@ export class TcpReceiver {
     return (from >= 0 && from < window) || (last >= 0 && last < window);
   }
 
-  /** Data of an acceptable segment. Hands on what is in order now, by `deliver`, which copies. */
+  /** Data of an acceptable segment. Hands on what is in order now, as views. */
   insert(sequence: number, data: Uint8Array, fin: boolean, deliver: (data: Uint8Array) => void): void {
     if (fin) {
       const at = add(sequence, data.length);
