@@ -35,6 +35,18 @@ export const TCP_SYN_OFFLOADED =
 /** Who has 10.0.2.2? Tell 10.0.2.15 (layout: RFC 826). */
 export const ARP_REQUEST = "ffffffffffff525400123456080600010800060400015254001234560a00020f0000000000000a000202";
 
+/** Router Solicitation of Linux for its link-local address. */
+export const ROUTER_SOLICITATION =
+  "33330000000252540012345686dd" +
+  "6000000000103afffe80000000000000505400fffe123456ff020000000000000000000000000002" + // IPv6
+  "850071b5000000000101525400123456";
+
+/** Neighbour Solicitation of Linux for the address it is about to take (RFC 4862, 5.4.2), with a nonce (RFC 3971, 5.3.2). */
+export const NEIGHBOUR_SOLICITATION =
+  "3333ff12345652540012345686dd" +
+  "6000000000203aff00000000000000000000000000000000ff0200000000000000000001ff123456" + // IPv6, from ::
+  "870086a200000000fe80000000000000505400fffe1234560e014ded203ac12f";
+
 export function fromHex(hex: string): Uint8Array {
   return Uint8Array.from(hex.match(/../g) ?? [], (pair) => parseInt(pair, 16));
 }
