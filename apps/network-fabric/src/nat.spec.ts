@@ -1,12 +1,13 @@
 import { channelPair } from "@polyvisor/contracts";
-import type { FrameBatch, Offload } from "@polyvisor/contracts/network";
+import { Port, PublishRequest, type FrameBatch, type Offload } from "@polyvisor/contracts/network";
 import { manualClock, testContext } from "@polyvisor/testkit";
 import * as wire from "@polyvisor/wire";
 import { describe, expect, it } from "vitest";
 import { MAXIMUM_CONNECTING } from "./core/nat/tcp-nat.ts";
 import { MAXIMUM_MAPPINGS_PER_GUEST, UDP_IDLE_MS } from "./core/nat/udp-nat.ts";
 import { createService, DEFAULT_CONFIG } from "./index.ts";
-import { FakeHost } from "./testing/fake-host.ts";
+import type { HostStreamEvents } from "./core/nat/host-network.ts";
+import { FakeHost, FakeStream } from "./testing/fake-host.ts";
 
 const { IP_PROTOCOL, TCP_FLAG } = wire;
 const { SYN, ACK, FIN, RST } = TCP_FLAG;
@@ -25,7 +26,7 @@ async function start({ takesOffload = false }: { takesOffload?: boolean } = {}) 
   const host = new FakeHost();
   const service = await createService(DEFAULT_CONFIG, { host, dns: { query: () => new Promise(() => {}) } }, { ...testContext(), clock });
   const api = service.implementation;
-  await api.createPort!({ port: { id: "web/net0", machine: "web", network: "nat", mac: wire.formatMac(GUEST_MAC), linkUp: true } as never });
+  await api.createPort!({ port: Port.fromPartial({ id: "web/net0", machine: "web", mac: wire.formatMac(GUEST_MAC) }) });
   const [nic, fabricEnd] = channelPair<FrameBatch, FrameBatch>();
   api.frames!(fabricEnd);
   let frames: { data: Uint8Array; offload: Offload | undefined }[] = [];
@@ -183,7 +184,7 @@ describe("TCP through the NAT", () => {
     const { send, tcpPacket, host, readNetworkStats } = await start();
     for (let i = 0; i < MAXIMUM_CONNECTING + 100; i++) send(tcpPacket({}, { from: 1000 + i }));
     expect(host.streams.length).toBe(MAXIMUM_CONNECTING);
-    const dropped = async () => (await readNetworkStats!({ machine: "web" } as never)).counters.get("web/net0.nat_tcp_dropped");
+    const dropped = async () => (await readNetworkStats!({ machine: "web", network: "" })).counters.get("web/net0.nat_tcp_dropped");
     expect(await dropped()).toBe(100n);
     host.streams[0]!.fail("refused");
     send(tcpPacket({}, { from: 9999 }));
@@ -263,7 +264,7 @@ describe("fragments and hops", () => {
     clock.advance(31_000);
     send({ ...parts[0]!, identification: 999 });
     expect(host.sockets).toEqual([]);
-    const { counters } = await readNetworkStats!({ machine: "web" } as never);
+    const { counters } = await readNetworkStats!({ machine: "web", network: "" });
     expect(counters.get("web/net0.reassembled")).toBe(0n);
     expect(Number(counters.get("web/net0.fragments_dropped"))).toBeGreaterThan(180);
   });
@@ -282,5 +283,70 @@ describe("fragments and hops", () => {
     expect(host.sockets).toEqual([]);
     give([{ data: frame, offload: { needsChecksum: true, checksumStart: 34, checksumOffset: 6, gsoType: 0, gsoSize: 0, headerLength: 0 } }]);
     expect(host.socket.sent.length).toBe(1);
+  });
+});
+
+describe("port forwards", () => {
+  const withForward = async (fields: Parameters<typeof PublishRequest.fromPartial>[0] = {}) => {
+    const it = await start();
+    await it.publish!(PublishRequest.fromPartial({ machine: "web", hostPort: 8080, guestPort: 80, guestAddress: "10.0.2.15", ...fields }));
+    return it;
+  };
+  const accept = (host: FakeHost) => {
+    const listener = host.listeners.get("tcp 127.0.0.1:8080")!;
+    const stream = new FakeStream({ address: "127.0.0.1", port: 33_333 }, undefined as never);
+    let events!: HostStreamEvents;
+    listener(stream, (to) => (events = to));
+    return { stream, events: () => events };
+  };
+
+  it("a connection → ARP for the guest, a SYN from the gateway; accepted → bytes both ways", async () => {
+    const { host, take, give, segments, send, tcpPacket, listForwards, listFlows } = await withForward();
+    const { stream, events } = accept(host);
+    const [arp] = take().map(({ data }) => wire.parseArp(wire.parseEthernet(data)!.payload));
+    expect(arp).toMatchObject({ operation: 1, senderAddress: GATEWAY, targetAddress: GUEST });
+    const reply = wire.emitArp({ operation: 2, senderMac: GUEST_MAC, senderAddress: GUEST, targetMac: ROUTER_MAC, targetAddress: GATEWAY });
+    give([{ data: wire.emitEthernet({ destination: ROUTER_MAC, source: GUEST_MAC, etherType: wire.ETHERTYPE.ARP, payload: reply }), offload: undefined }]);
+    const [syn] = segments();
+    expect(syn).toMatchObject({ flags: SYN, destinationPort: 80 });
+    const answer = (fields: Partial<wire.TcpSegment>) => segments(send(tcpPacket({ sourcePort: 80, sequence: 1, acknowledgment: (syn!.sequence + 1) >>> 0, ...fields }, { to: GATEWAY, port: syn!.sourcePort, from: 80 })));
+    expect(answer({ sequence: 0, flags: SYN | ACK })).toMatchObject([{ flags: ACK, acknowledgment: 1 }]);
+    expect(stream.paused).toBe(false);
+    events().data(bytes("GET /"));
+    expect(segments()).toMatchObject([{ payload: bytes("GET /") }]);
+    answer({ flags: ACK, payload: bytes("200") });
+    expect(text(stream.bytes)).toBe("200");
+    expect((await listForwards!({ machine: "" })).forwards).toMatchObject([{ id: "tcp/127.0.0.1:8080", connections: 1n }]);
+    expect((await listFlows!({ machine: "web" })).flows).toMatchObject([{ forward: "tcp/127.0.0.1:8080", guestLocal: "10.0.2.15:80" }]);
+  });
+  it("the guest refuses, or is not there → the host's connection is reset", async () => {
+    const { host, take, send, tcpPacket, give, frameOf, udpPacket, segments, clock } = await withForward();
+    give([{ data: frameOf(wire.ipv4Datagram(udpPacket(bytes("hello")))), offload: undefined }]); // now its MAC is known
+    take();
+    const one = accept(host);
+    const [syn] = segments();
+    send(tcpPacket({ sourcePort: 80, sequence: 0, acknowledgment: (syn!.sequence + 1) >>> 0, flags: RST | ACK }, { to: GATEWAY, port: syn!.sourcePort, from: 80 }));
+    expect(one.stream.resets).toBe(1);
+    const two = accept(host);
+    clock.advance(120_000);
+    expect(two.stream.resets).toBe(1);
+  });
+  it("UDP: each peer is a port of the gateway; what the guest sends there goes back to it", async () => {
+    const { host, send, udpPacket, udp, packets, give, frameOf } = await withForward({ protocol: "udp" });
+    give([{ data: frameOf(wire.ipv4Datagram(udpPacket(bytes("hello")))), offload: undefined }]);
+    const socket = host.bound.get("udp 127.0.0.1:8080")!;
+    socket.received(bytes("ping"), { address: "192.0.2.9", port: 99 });
+    const arrived = udp(packets()[0]);
+    expect(arrived).toMatchObject({ source: GATEWAY, destinationPort: 80, payload: bytes("ping") });
+    send(udpPacket(bytes("pong"), { to: GATEWAY, port: arrived.sourcePort, from: 80 }));
+    expect(socket.sent.map(({ data, to }) => [text(data), to.port])).toEqual([["pong", 99]]);
+  });
+  it("somebody else has the port → conflict that names the owner; auto-correct → one from 2200 up", async () => {
+    const { host, publish } = await start();
+    await host.listen({ address: "127.0.0.1", port: 8080 }, () => {});
+    await host.listen({ address: "127.0.0.1", port: 2200 }, () => {});
+    const request = PublishRequest.fromPartial({ machine: "web", hostPort: 8080, guestPort: 80 });
+    await expect(publish!(request)).rejects.toThrow(/tcp 127\.0\.0\.1:8080 is in use by .*auto-correct/);
+    expect((await publish!({ ...request, autoCorrect: true })).forward!.hostPort).toBe(2201);
   });
 });

@@ -94,13 +94,23 @@ describe("board", () => {
     expect(states()).toEqual(["on", "reset", "on"]);
   });
 
-  it.each(["memory", "images", "network"] as const)("fails when the stream to %s breaks, and still answers exits", async (peer) => {
+  it.each(["memory", "images"] as const)("fails when the stream to %s breaks, and still answers exits", async (peer) => {
     const all = await withBoard(ALL);
     all[peer].breakStreams();
     expect(all.events.at(-1)).toMatchObject({ state: "failed" });
     expect(all.events.at(-1)!.reason).toContain("gone");
     expect(all.hart.read(UART + 5n, 1)).toBe(0x60n);
     await expect(all.port.resetBoard({ machine: MACHINE })).rejects.toMatchObject({ condition: "precondition" });
+  });
+
+  it("a network-fabric that goes is the end of a cable: the guest's link goes down, and up again when it is back", async () => {
+    const all = await withBoard(ALL);
+    const before = all.network.openPorts.length;
+    all.network.breakStreams();
+    expect(all.network.openPorts).toEqual([]);
+    expect(all.states()).toEqual(["on"]);
+    await expect.poll(() => all.network.openPorts.length).toBe(before);
+    expect(all.events.at(-1)).toMatchObject({ state: "on" });
   });
 
   it("fails when the cpu-emulator is lost, not when its harts end", async () => {

@@ -267,7 +267,7 @@ export class Board {
         return { model, counters: () => ({ ...model.operations }) };
       }
       case "net": {
-        const frames = new FrameClient(this.plan.machine, device.port, this.#environment.peers.network, lost);
+        const frames = new FrameClient({ machine: this.plan.machine, port: device.port, network: this.#environment.peers.network, clock: this.#environment.clock, lost });
         this.#closers.push(() => frames.close());
         const model = new VirtioNet(device.mac, frames, dma);
         return {

@@ -1,5 +1,6 @@
 import type { Channel } from "@polyvisor/contracts";
 import type { Frame, FrameBatch, NetworkPort } from "@polyvisor/contracts/network";
+import type { Clock } from "@polyvisor/service-kit";
 import { completeFrame } from "@polyvisor/wire";
 
 /** Frames that may wait for the guest; also the credit that the fabric starts with. */
@@ -15,11 +16,29 @@ export interface FrameListener {
   linkChanged(up: boolean): void;
 }
 
+/** A fabric that is gone is called again after so long, then after twice as long, and so on. */
+const RECONNECT_MS = { first: 50, most: 2000 } as const;
+
+export interface FrameClientOptions {
+  readonly machine: string;
+  readonly port: string;
+  readonly network: NetworkPort;
+  readonly clock: Pick<Clock, "after">;
+  /** The stream is gone for good. */
+  readonly lost: (reason: string) => void;
+}
+
 /** One NIC's stream to its port at the network-fabric, with credit in both directions. */
 export class FrameClient {
   readonly #machine: string;
   readonly #port: string;
-  readonly #channel: Channel<FrameBatch, FrameBatch>;
+  readonly #network: NetworkPort;
+  readonly #clock: Pick<Clock, "after">;
+  readonly #lost: (reason: string) => void;
+  #channel!: Channel<FrameBatch, FrameBatch>;
+  #wasConnected = false;
+  #retryMs: number = RECONNECT_MS.first;
+  #cancelRetry: (() => void) | undefined;
   #listener: FrameListener | undefined;
   #sendCredit = 0;
   #consumed = 0;
@@ -32,16 +51,44 @@ export class FrameClient {
   sentFrames = 0;
   overrunFrames = 0;
 
-  constructor(machine: string, port: string, network: NetworkPort, lost: (reason: string) => void) {
+  constructor({ machine, port, network, clock, lost }: FrameClientOptions) {
     this.#machine = machine;
     this.#port = port;
-    this.#channel = network.frames();
-    this.#channel.onMessage((batch) => this.#received(batch));
-    this.#channel.onClose((error) => {
-      if (!this.#closed) lost(`frame stream of port ${port} ended: ${error?.message ?? "closed by the network-fabric"}`);
-      this.#closed = true;
+    this.#network = network;
+    this.#clock = clock;
+    this.#lost = lost;
+    this.#connect();
+  }
+  /**
+   * A fabric that has gone (restarted, killed) is looked for until it is back: to the guest its cable was pulled. A stream that
+   * was refused, or taken over by another, is lost for good.
+   */
+  #connect(): void {
+    const channel = this.#network.frames();
+    this.#channel = channel;
+    let answered = false;
+    channel.onMessage((batch) => {
+      answered = true;
+      this.#retryMs = RECONNECT_MS.first;
+      this.#received(batch);
     });
-    this.#send([], RECEIVE_CREDIT);
+    channel.onClose((error) => {
+      if (this.#closed || channel !== this.#channel) return;
+      const hopeless = error?.condition === "conflict" || error?.condition === "invalid" || !(answered || this.#wasConnected);
+      if (hopeless) {
+        this.#closed = true;
+        return this.#lost(`frame stream of port ${this.#port} ended: ${error?.message ?? "closed by the network-fabric"}`);
+      }
+      this.#sendCredit = 0;
+      this.#setLink(false);
+      this.#cancelRetry = this.#clock.after(this.#retryMs, () => this.#connect());
+      this.#retryMs = Math.min(this.#retryMs * 2, RECONNECT_MS.most);
+    });
+    // The guest's buffers are as they were: what it has not taken yet still counts against the first credit.
+    const waiting = RECEIVE_CREDIT - this.#outstanding - this.#consumed;
+    this.#consumed = 0;
+    this.#outstanding = RECEIVE_CREDIT - waiting;
+    this.#say([], this.#outstanding);
   }
 
   listen(listener: FrameListener): void {
@@ -80,6 +127,7 @@ export class FrameClient {
 
   close(): void {
     this.#closed = true;
+    this.#cancelRetry?.();
     this.#channel.close();
   }
 
@@ -105,13 +153,16 @@ export class FrameClient {
     });
   }
 
+  #setLink(up: boolean): void {
+    if (up === this.#linkUp) return;
+    this.#linkUp = up;
+    this.#listener?.linkChanged(up);
+  }
   #received(batch: FrameBatch): void {
     this.#fabricTakesOffload = batch.takesOffload;
     this.#sendCredit = Math.min(this.#sendCredit + batch.credit, 65_536);
-    if (batch.linkUp !== this.#linkUp) {
-      this.#linkUp = batch.linkUp;
-      this.#listener?.linkChanged(batch.linkUp);
-    }
+    this.#wasConnected = true;
+    this.#setLink(batch.linkUp);
     const accepted = batch.frames.slice(0, this.#outstanding);
     this.overrunFrames += batch.frames.length - accepted.length;
     this.#outstanding -= accepted.length;

@@ -2,7 +2,7 @@ import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { ContractError } from "@polyvisor/contracts";
-import { Network, Port } from "@polyvisor/contracts/network";
+import { Forward, Network, Port } from "@polyvisor/contracts/network";
 import type { Lease } from "../core/dhcp-server.ts";
 import type { FabricStore } from "../core/fabric-store.ts";
 
@@ -11,10 +11,11 @@ const MIGRATIONS = [
   `create table networks (name text primary key, network text not null) strict;
    create table ports (id text primary key, port text not null) strict;
    create table leases (scope text primary key, leases text not null) strict`,
+  "create table forwards (id text primary key, forward text not null) strict",
 ];
 
 /**
- * Networks, ports and leases as JSON in SQLite. WAL with synchronous=NORMAL: a commit survives the death of the process
+ * Networks, ports, leases and forwards as JSON in SQLite. WAL with synchronous=NORMAL: a commit survives the death of the process
  * (https://www.sqlite.org/pragma.html#pragma_synchronous) and costs no fsync, which a guest that renews its lease in a
  * loop would make everybody wait for. `path` may be ":memory:".
  */
@@ -39,6 +40,8 @@ export function sqliteFabricStore(path: string): FabricStore {
     removeNetwork: database.prepare("delete from networks where name = ?"),
     savePort: database.prepare("insert or replace into ports values (?, ?)"),
     removePort: database.prepare("delete from ports where id = ?"),
+    saveForward: database.prepare("insert or replace into forwards values (?, ?)"),
+    removeForward: database.prepare("delete from forwards where id = ?"),
     leases: database.prepare("select leases as json from leases where scope = ?"),
     saveLeases: database.prepare("insert or replace into leases values (?, ?)"),
     removeLeases: database.prepare("delete from leases where scope = ?"),
@@ -58,6 +61,9 @@ export function sqliteFabricStore(path: string): FabricStore {
       if (leases.length === 0) prepared.removeLeases.run(scope);
       else prepared.saveLeases.run(scope, JSON.stringify(leases));
     },
+    forwards: () => all("select forward as json from forwards order by rowid").map((json) => Forward.fromJSON(JSON.parse(json))),
+    saveForward: (forward) => void prepared.saveForward.run(forward.id, JSON.stringify(Forward.toJSON(forward))),
+    removeForward: (id) => void prepared.removeForward.run(id),
     close() {
       if (database.isOpen) database.close();
     },

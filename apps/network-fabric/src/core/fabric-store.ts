@@ -1,4 +1,4 @@
-import type { Network, Port } from "@polyvisor/contracts/network";
+import type { Forward, Network, Port } from "@polyvisor/contracts/network";
 import type { Lease } from "./dhcp-server.ts";
 
 /** What survives a restart of the service. Writes are kept when the call returns, also over kill -9. */
@@ -12,6 +12,9 @@ export interface FabricStore {
   /** A scope is a network, or one port of a NAT network. */
   leases(scope: string): Lease[];
   saveLeases(scope: string, leases: readonly Lease[]): void;
+  forwards(): Forward[];
+  saveForward(forward: Forward): void;
+  removeForward(id: string): void;
   close(): void;
 }
 
@@ -19,6 +22,7 @@ export interface FabricStore {
 export function memoryStore(): FabricStore {
   const networks = new Map<string, Network>();
   const ports = new Map<string, Port>();
+  const forwards = new Map<string, Forward>();
   const leases = new Map<string, readonly Lease[]>();
   return {
     networks: () => [...networks.values()],
@@ -29,6 +33,9 @@ export function memoryStore(): FabricStore {
     removePort: (id) => void ports.delete(id),
     leases: (scope) => [...(leases.get(scope) ?? [])],
     saveLeases: (scope, all) => void leases.set(scope, all),
+    forwards: () => [...forwards.values()],
+    saveForward: (forward) => void forwards.set(forward.id, { ...forward }),
+    removeForward: (id) => void forwards.delete(id),
     close: () => {},
   };
 }

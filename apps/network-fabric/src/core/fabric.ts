@@ -11,6 +11,7 @@ import type { FabricStore } from "./fabric-store.ts";
 import { FramePort } from "./frame-port.ts";
 import type { HostInterfaces } from "./host-interfaces.ts";
 import { Impairments } from "./impairments.ts";
+import { Forwards, type ForwardSurroundings, type ForwardTarget } from "./nat/forwards.ts";
 import type { HostNetwork } from "./nat/host-network.ts";
 import { NatNetwork } from "./nat-network.ts";
 import type { AttachedNetwork, NetworkSurroundings } from "./networks.ts";
@@ -26,6 +27,8 @@ export interface FabricPeers {
   readonly interfaces: HostInterfaces;
   readonly openPeer: OpenPeer;
   readonly store: FabricStore;
+  /** Who has a port of the host, in words. */
+  readonly ownerOf?: ForwardSurroundings["ownerOf"];
 }
 interface Entry {
   readonly port: FramePort;
@@ -47,6 +50,7 @@ export class Fabric {
   readonly #networks = new Map<string, AttachedNetwork>();
   readonly #ports = new Map<string, Entry>();
   readonly #impairments: Impairments;
+  readonly #forwards: Forwards;
   /** How deep `#turn` is nested: ports are flushed when the outermost ends. */
   #depth = 0;
   #after: (() => void)[] = [];
@@ -70,6 +74,13 @@ export class Fabric {
       storedLeases: (scope) => peers.store.leases(scope),
     };
     this.#impairments = new Impairments();
+    this.#forwards = new Forwards({
+      host: peers.host,
+      ...(peers.ownerOf ? { ownerOf: peers.ownerOf } : {}),
+      target: (machine, port) => this.#forwardTarget(machine, port),
+      save: (forward) => peers.store.saveForward(forward),
+      remove: (id) => peers.store.removeForward(id),
+    });
     this.#addNetwork(DEFAULT_NETWORK);
     this.#restore();
   }
@@ -119,6 +130,16 @@ export class Fabric {
         .flatMap((entry) => entry.leases().map((lease) => showLease(entry.spec.name, lease))),
     }),
     readNetworkStats: ({ machine, network }) => ({ counters: this.#counters(machine, network) }),
+    publish: async (request) => {
+      const forward = await this.#forwards.publish(request);
+      this.#fact(forward.machine, "port-published", { id: forward.id, port: forward.port, guestPort: forward.guestPort });
+      return { id: forward.id, forward };
+    },
+    unpublish: ({ id }) => {
+      this.#forwards.unpublish(id);
+      return {};
+    },
+    listForwards: ({ machine }) => ({ forwards: this.#forwards.list(machine) }),
     listFlows: ({ machine }) => ({ flows: [...this.#networks.values()].flatMap((network) => network.flows(machine)) }),
     frames: (channel) => this.#serveFrames(channel),
     capture: (request, out) => serveCapture(request, out, {
@@ -129,6 +150,7 @@ export class Fabric {
   };
 
   close(): void {
+    this.#forwards.close();
     for (const { port, peer, stream } of this.#ports.values()) {
       stream?.close();
       peer?.close();
@@ -222,6 +244,16 @@ export class Fabric {
     entry.port.close();
     this.#dirty.delete(entry.port);
     this.#peers.store.removePort(id);
+    this.#forwards.portRemoved(id);
+  }
+  /** The named port of a machine, or its first one in a mode with NAT. */
+  #forwardTarget(machine: string, id: string): ForwardTarget | undefined {
+    for (const { port, network } of this.#ports.values()) {
+      if (port.info.machine !== machine || (id !== "" && port.info.id !== id)) continue;
+      const target = network.forwardTarget(port);
+      if (target) return target;
+    }
+    return undefined;
   }
   #movePort(id: string, to: string): Port {
     const entry = this.#findPort("movePort", id);
@@ -265,6 +297,7 @@ export class Fabric {
         if (!port.linkUp) this.#ports.get(port.id)!.port.setLink(false);
       });
     }
+    this.#forwards.restore(this.#peers.store.forwards()).catch((error: unknown) => this.#context.log.error({ err: error }, "forwards could not be restored"));
   }
 
   #impair(impairment: Impairment | undefined): Impairment {

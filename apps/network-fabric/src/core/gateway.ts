@@ -51,6 +51,7 @@ import { DhcpServer, type DhcpNetwork, type Lease } from "./dhcp-server.ts";
 import { DnsForwarder, type DnsUpstream } from "./dns-forwarder.ts";
 import { dnsStream } from "./dns-stream.ts";
 import type { SwitchPort } from "./l2-switch.ts";
+import type { ForwardTarget } from "./nat/forwards.ts";
 import type { GuestPath, GuestSide } from "./nat/guest-path.ts";
 import type { HostNetwork } from "./nat/host-network.ts";
 import { Nat } from "./nat/nat.ts";
@@ -140,6 +141,13 @@ export class Gateway implements SwitchPort, GuestSide {
   }
   flows(port: (guest: string) => string): Flow[] {
     return this.nat.flows(port);
+  }
+  /** Where forwarded connections go: the guest with this MAC, as DHCP or its own packets have it. */
+  forwardTarget(port: string, machine: string, mac: MacAddress): ForwardTarget {
+    return {
+      ...{ port, machine, nat: this.nat, gateway: this.#network.gateway },
+      guestAddress: () => this.leases().find((lease) => lease.mac === mac)?.address ?? this.#neighbours.addressOf(mac),
+    };
   }
   get counters(): Record<string, number> {
     return { ...this.#counters, ...this.#dns.counters, ...this.nat.counters, ...this.#reassembly.counters, ...this.#neighbours.counters };

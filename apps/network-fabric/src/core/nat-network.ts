@@ -4,6 +4,7 @@ import type { Lease } from "./dhcp-server.ts";
 import type { FramePort } from "./frame-port.ts";
 import type { AttachedNetwork, NetworkObserver, NetworkStation, NetworkSurroundings } from "./networks.ts";
 import { Gateway, gatewayMac } from "./gateway.ts";
+import type { ForwardTarget } from "./nat/forwards.ts";
 import { addressOf, gatewaySettings, nameTable } from "./network-services.ts";
 import type { NetworkSpec } from "./network-spec.ts";
 import { isSpoofed } from "./spoof-guard.ts";
@@ -65,6 +66,9 @@ export class NatNetwork implements AttachedNetwork {
   flows(machine: string): Flow[] {
     const wanted = [...this.#gateways].filter(([port]) => !machine || port.info.machine === machine);
     return wanted.flatMap(([port, gateway]) => gateway.flows(() => port.info.id));
+  }
+  forwardTarget(port: FramePort): ForwardTarget | undefined {
+    return this.#gateways.get(port)?.forwardTarget(port.info.id, port.info.machine, port.mac);
   }
   stations(): NetworkStation[] {
     const mac = gatewayMac(this.spec.addressing!.gateway);

@@ -5,6 +5,7 @@ import type { Lease } from "./dhcp-server.ts";
 import type { DnsUpstream } from "./dns-forwarder.ts";
 import type { FramePort } from "./frame-port.ts";
 import type { HostInterfaces } from "./host-interfaces.ts";
+import type { ForwardTarget } from "./nat/forwards.ts";
 import type { HostNetwork } from "./nat/host-network.ts";
 import type { NetworkSpec } from "./network-spec.ts";
 
@@ -32,6 +33,8 @@ export interface AttachedNetwork {
   leases(): Lease[];
   /** NAT mappings of a machine's ports; of all when the name is empty. */
   flows(machine: string): Flow[];
+  /** How forwards reach a port's guest; undefined: this mode has none. */
+  forwardTarget(port: FramePort): ForwardTarget | undefined;
   stations(): NetworkStation[];
   /** Counters of the network itself. */
   totals(): Record<string, number>;

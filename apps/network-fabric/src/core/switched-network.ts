@@ -5,6 +5,7 @@ import type { FramePort } from "./frame-port.ts";
 import { Gateway } from "./gateway.ts";
 import type { HostInterface } from "./host-interfaces.ts";
 import { L2Switch, type SwitchPort } from "./l2-switch.ts";
+import type { ForwardTarget } from "./nat/forwards.ts";
 import type { AttachedNetwork, NetworkObserver, NetworkStation, NetworkSurroundings } from "./networks.ts";
 import { addressOf, gatewaySettings, nameTable } from "./network-services.ts";
 import type { NetworkSpec } from "./network-spec.ts";
@@ -73,6 +74,9 @@ export class SwitchedNetwork implements AttachedNetwork {
     };
     const flows = this.#gateway?.flows(portOf) ?? [];
     return machine ? flows.filter(({ port }) => port.startsWith(`${machine}/`)) : flows;
+  }
+  forwardTarget(port: FramePort): ForwardTarget | undefined {
+    return this.spec.mode === NetworkMode.NAT_NETWORK ? this.#gateway?.forwardTarget(port.info.id, port.info.machine, port.mac) : undefined;
   }
   stations(): NetworkStation[] {
     return this.#switch.stations().map(({ mac, port, vlan, ageMs }) => ({ mac, vlan, ageMs, port: this.#nameOf(port) }));

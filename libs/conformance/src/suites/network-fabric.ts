@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { NETWORK, Network, NetworkMode, Port } from "@polyvisor/contracts/network";
+import { NETWORK, Network, NetworkMode, Port, PublishRequest } from "@polyvisor/contracts/network";
 import type { ConformanceSuite } from "../suite.ts";
 import { BROADCAST, fails, frame, macOf, Nic, onSwitch, openNic, said } from "./network-nic.ts";
 import { NETWORK_MODE_CASES } from "./network-modes.ts";
@@ -213,11 +213,44 @@ export const NETWORK_SUITE: Suite = {
     },
     {
       requirement: "NET-9",
-      title: "what is not built answers unimplemented",
+      title: "a port of the host is forwarded, shown, refused to others with its owner's name, corrected on request, and given back",
       async run(service, environment) {
-        const machine = environment.unique("machine");
-        await fails(service.publish({ machine, protocol: "tcp", bind: "", hostPort: 1, guestPort: 1, port: "", guestAddress: "", autoCorrect: false }), "unimplemented");
-        await fails(service.unpublish({ id: "x" }), "unimplemented");
+        const nic = await openNic(service, environment, "nat");
+        const other = await openNic(service, environment, "nat");
+        const { machine, id: port } = nic.port;
+        const { forward } = await service.publish(PublishRequest.fromPartial({ machine, guestPort: 80 }));
+        assert.ok(forward!.hostPort > 0);
+        assert.partialDeepStrictEqual({ ...forward! }, { machine, port, protocol: "tcp", bind: "127.0.0.1", guestPort: 80, problem: "" });
+        const { id, hostPort } = forward!;
+        const again = PublishRequest.fromPartial({ machine, guestPort: 80, hostPort });
+        assert.equal((await service.publish(again)).id, id);
+        const rival = PublishRequest.fromPartial({ machine: other.port.machine, guestPort: 8080, hostPort });
+        await assert.rejects(service.publish(rival), (error: Error) => {
+          assert.ok(error.message.includes(machine), error.message);
+          return true;
+        });
+        await fails(service.publish(rival), "conflict");
+        const { forward: corrected } = await service.publish({ ...rival, autoCorrect: true });
+        assert.notEqual(corrected!.hostPort, hostPort);
+        assert.deepEqual((await service.listForwards({ machine })).forwards.map((each) => each.id), [id]);
+        await service.unpublish({ id });
+        await service.unpublish({ id });
+        assert.deepEqual((await service.listForwards({ machine })).forwards, []);
+        assert.equal((await service.publish(rival)).forward!.hostPort, hostPort); // free again
+        for (const each of [nic, other]) await service.deletePort({ id: each.port.id });
+        assert.deepEqual((await service.listForwards({ machine: other.port.machine })).forwards, []); // gone with the port
+      },
+    },
+    {
+      requirement: "NET-9",
+      title: "nonsense → invalid; a machine without a port behind a NAT → not-found",
+      async run(service, environment) {
+        const { port } = await openNic(service, environment, "nat");
+        const { machine } = port;
+        const bad = [{ guestPort: 0 }, { guestPort: 70_000 }, { hostPort: 70_000 }, { protocol: "sctp" }, { bind: "localhost" }, { guestAddress: "x" }, { machine: "" }];
+        for (const fields of bad) await fails(service.publish(PublishRequest.fromPartial({ machine, guestPort: 80, ...fields })), "invalid");
+        await fails(service.publish(PublishRequest.fromPartial({ machine: "nobody", guestPort: 80 })), "not-found");
+        await service.deletePort({ id: port.id });
       },
     },
     ...NETWORK_MODE_CASES,
