@@ -9,6 +9,7 @@ import { addMachineCommands } from "./commands/machine.ts";
 import { addMediateCommands } from "./commands/mediate.ts";
 import { addPushPullCommands } from "./commands/push-pull.ts";
 import { addRunCommand } from "./commands/run.ts";
+import { addNetCommands } from "./commands/net.ts";
 import { addRegistryCommands } from "./commands/registry.ts";
 import { addServicesCommand } from "./commands/services.ts";
 import { addSshCommands } from "./commands/ssh.ts";
@@ -50,6 +51,7 @@ Everything lies under $HV_HOME (default ~/.polyvisor).`,
   addBoxCommands(program, cli);
   addPushPullCommands(program, cli);
   addRegistryCommands(program, cli);
+  addNetCommands(program, cli);
   addServicesCommand(program, cli);
   addTraceCommand(program, cli);
   addMediateCommands(program, cli);

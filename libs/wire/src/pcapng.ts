@@ -94,3 +94,62 @@ function u64(value: number): Uint8Array {
   new DataView(bytes.buffer).setBigUint64(0, BigInt(value), true);
   return bytes;
 }
+
+/** One packet of a capture that is read. */
+export interface CapturedPacket {
+  readonly interface: string;
+  readonly unixNanoseconds: bigint;
+  readonly direction: "in" | "out" | undefined;
+  readonly data: Uint8Array;
+}
+
+/**
+ * Reads what this file writes, in whatever pieces it comes: for showing a capture live. Blocks that it does not know are
+ * skipped. Throws when the stream is no pcapng.
+ */
+export class PcapngReader {
+  readonly #interfaces: string[] = [];
+  #rest = new Uint8Array(0);
+
+  push(chunk: Uint8Array): CapturedPacket[] {
+    const bytes = new Uint8Array(this.#rest.length + chunk.length);
+    bytes.set(this.#rest);
+    bytes.set(chunk, this.#rest.length);
+    const view = new DataView(bytes.buffer);
+    const packets: CapturedPacket[] = [];
+    let at = 0;
+    while (at + 12 <= bytes.length) {
+      const length = view.getUint32(at + 4, true);
+      if (length < 12 || length % 4 !== 0 || length > MAX_BLOCK_BYTES) throw new Error(`a pcapng block of ${length} bytes`);
+      if (at + length > bytes.length) break;
+      const type = view.getUint32(at, true);
+      if (type === BLOCK.INTERFACE) this.#interfaces.push(new TextDecoder().decode(optionOf(bytes, at + 16, at + length - 4, OPTION.IF_NAME)));
+      else if (type === BLOCK.ENHANCED_PACKET) packets.push(this.#packet(bytes, view, at, length));
+      at += length;
+    }
+    this.#rest = bytes.slice(at);
+    return packets;
+  }
+  #packet(bytes: Uint8Array, view: DataView, at: number, length: number): CapturedPacket {
+    const captured = Math.min(view.getUint32(at + 20, true), length - 32);
+    const flags = optionOf(bytes, at + 28 + pad(captured), at + length - 4, OPTION.EPB_FLAGS)?.[0] ?? 0;
+    return {
+      interface: this.#interfaces[view.getUint32(at + 8, true)] ?? "?",
+      unixNanoseconds: (BigInt(view.getUint32(at + 12, true)) << 32n) | BigInt(view.getUint32(at + 16, true)),
+      direction: (flags & 3) === 1 ? "in" : (flags & 3) === 2 ? "out" : undefined,
+      data: bytes.subarray(at + 28, at + 28 + captured),
+    };
+  }
+}
+const MAX_BLOCK_BYTES = 1 << 20;
+
+function optionOf(bytes: Uint8Array, start: number, end: number, wanted: number): Uint8Array | undefined {
+  const view = new DataView(bytes.buffer);
+  for (let at = start; at + 4 <= end; ) {
+    const [code, length] = [view.getUint16(at, true), view.getUint16(at + 2, true)];
+    if (code === wanted) return bytes.subarray(at + 4, Math.min(end, at + 4 + length));
+    if (code === OPTION.END) return undefined;
+    at += 4 + pad(length);
+  }
+  return undefined;
+}

@@ -90,7 +90,7 @@ export async function start(home: Home, paths: StackPaths, log: Logger): Promise
     serveGrpc(server, MEDIATION, own.side.mediation);
     const address = await listen(server, `unix:${join(paths.run, "stack.sock")}`);
     closers.push(() => server.forceShutdown());
-    return { orchestrator: api, addresses: { orchestrator: address, images: address }, processes: () => [], onChange: () => {}, close };
+    return { orchestrator: api, addresses: { orchestrator: address, images: address, network: address }, processes: () => [], onChange: () => {}, close };
   } catch (error) {
     await close();
     throw error;

@@ -51,7 +51,7 @@ export async function start(home: Home, paths: StackPaths, log: Logger): Promise
   const connection = connectGrpc(ORCHESTRATOR, addressOf("orchestrator"));
   return {
     orchestrator: connection.port,
-    addresses: { orchestrator: addressOf("orchestrator"), images: addressOf("image-registry") },
+    addresses: { orchestrator: addressOf("orchestrator"), images: addressOf("image-registry"), network: addressOf("network-fabric") },
     processes: () => [
       ...processes.flatMap(({ name, pid }) => (pid === undefined ? [] : [{ name, pid, started: startOf(pid), address: addressOf(name) }])),
       ...(nats.pid === undefined ? [] : [{ name: "nats-server", pid: nats.pid, started: startOf(nats.pid), address: nats.url }]),

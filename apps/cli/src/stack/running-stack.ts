@@ -5,7 +5,7 @@ import type { ProcessInfo } from "./stack-info.ts";
 export interface RunningStack {
   readonly orchestrator: OrchestratorPort;
   /** gRPC targets for clients. */
-  readonly addresses: { readonly orchestrator: string; readonly images: string };
+  readonly addresses: { readonly orchestrator: string; readonly images: string; readonly network: string };
   /** Child processes as they are now. */
   processes(): ProcessInfo[];
   /** Calls back when {@link processes} has changed. */

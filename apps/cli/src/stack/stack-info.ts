@@ -12,6 +12,7 @@ export interface StackInfo {
   /** gRPC targets. */
   readonly orchestrator: string;
   readonly images: string;
+  readonly network?: string;
   /** Child processes; none in the embedded topology. */
   readonly processes: readonly ProcessInfo[];
 }

@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url";
 import { asContractError } from "@polyvisor/contracts";
 import { connectGrpc } from "@polyvisor/contracts/grpc";
 import { IMAGE, type ImagePort } from "@polyvisor/contracts/image";
+import { NETWORK, type NetworkPort } from "@polyvisor/contracts/network";
 import { type Machine, ORCHESTRATOR, type OrchestratorPort } from "@polyvisor/contracts/orchestrator";
 import { readStoredMachines } from "@polyvisor/orchestrator";
 import { CliError } from "../cli-error.ts";
@@ -18,6 +19,7 @@ export interface Stack {
   readonly info: StackInfo;
   readonly orchestrator: OrchestratorPort;
   readonly images: ImagePort;
+  readonly network: NetworkPort;
 }
 
 const START_TIMEOUT_MS = 60_000;
@@ -134,13 +136,16 @@ export class Stacks {
     if (!info) return undefined;
     const orchestrator = connectGrpc(ORCHESTRATOR, info.orchestrator);
     const images = connectGrpc(IMAGE, info.images);
+    const network = connectGrpc(NETWORK, info.network ?? info.orchestrator); // a daemon of before this field serves it there
     const stack = {
       info,
       orchestrator: orchestrator.port,
       images: images.port,
+      network: network.port,
       close: () => {
         orchestrator.close();
         images.close();
+        network.close();
       },
     };
     this.#connected.set(topology, stack);
