@@ -30,6 +30,8 @@ describe("hv", () => {
       "hv run",
       "hv console",
       "hv exec",
+      "hv ssh",
+      "hv ssh-config",
       "hv status",
       "hv halt",
       "hv destroy",
