@@ -4,6 +4,7 @@ import { addBoxCommands } from "./commands/box.ts";
 import { addConformCommand } from "./commands/conform.ts";
 import { addConsoleCommand } from "./commands/console.ts";
 import { addExecCommand } from "./commands/exec.ts";
+import { addCpuCommand } from "./commands/cpu.ts";
 import { addGdbCommand } from "./commands/gdb.ts";
 import { addMachineCommands } from "./commands/machine.ts";
 import { addMediateCommands } from "./commands/mediate.ts";
@@ -56,6 +57,7 @@ Everything lies under $HV_HOME (default ~/.polyvisor).`,
   addTraceCommand(program, cli);
   addMediateCommands(program, cli);
   addStatsCommand(program, cli);
+  addCpuCommand(program, cli);
   addGdbCommand(program, cli);
   addSetCommand(program, cli);
   addConformCommand(program, cli);

@@ -91,6 +91,26 @@ for (const topology of TOPOLOGIES) {
       expect((await hv.sh("dbg", "for i in 1 2 3; do sleep 0.1; done; echo well")).stdout).toBe("well\n");
     });
 
+    it("hv cpu shows registers, code, page walks and the profile; hv set changes the engine", async () => {
+      const regs = await hv.json<{ harts: { x: Record<string, string>; csr: Record<string, string> }[] }>("cpu", "regs", "dbg");
+      expect(regs.harts).toHaveLength(2);
+      expect(BigInt(regs.harts[0]!.csr["satp"]!) >> 60n).toBeGreaterThan(7n);
+      const stvec = regs.harts[0]!.csr["stvec"]!;
+      expect((await hv.ok("cpu", "disas", "dbg", stvec, "--count", "3")).trim().split("\n")).toHaveLength(3);
+      const walk = await hv.json<{ physical: string; steps: unknown[] }>("cpu", "walk", "dbg", stvec);
+      expect(BigInt(walk.physical) & 0xfffn).toBe(BigInt(stvec) & 0xfffn);
+      expect((await hv.ok("cpu", "walk", "dbg", "0x10")).split("\n").length).toBeGreaterThan(1);
+      await hv.ok("set", "dbg", "--engine", "reference");
+      expect((await hv.sh("dbg", "echo slow")).stdout).toBe("slow\n");
+      await hv.ok("set", "dbg", "--engine", "interpreter");
+      expect(await hv.json("status", "dbg")).toMatchObject({ engine: "interpreter" });
+      await hv.sh("dbg", "seq 1 30000 | sha256sum");
+      expect(await hv.ok("cpu", "hot", "dbg")).toMatch(/samples by mode: .*\n[^]*%  [SU] /);
+      for (const wrong of [["cpu", "walk", "dbg", "zz"], ["cpu", "regs", "dbg", "--hart", "7"], ["set", "dbg", "--engine", "turbo"], ["set", "dbg"]]) {
+        expect((await hv.run(wrong)).status, wrong.join(" ")).not.toBe(0);
+      }
+    });
+
     it("Ctrl-C stops it, a debugger that is killed leaves it running, another may come", async () => {
       const first = spawn(GDB, ["-nx", "-q", "-ex", "set architecture riscv:rv64", "-ex", `target remote 127.0.0.1:${port}`, "-ex", "continue"], { stdio: ["pipe", "pipe", "pipe"] });
       let text = "";

@@ -41,7 +41,7 @@ async function attach(options: Partial<BareProgram> = {}): Promise<{ gdb: GdbCli
   return { gdb: new GdbClient(cpu, id), machine, status: async (hart) => (await state(hart)).status, counted: async () => (await state()).instructions };
 }
 
-for (const [engine, lease] of [["interpreter", "shared"], ["interpreter", "coherent"], ["reference", "shared"]] as const) {
+for (const [engine, lease] of [["interpreter", "shared"], ["interpreter", "coherent"], ["reference", "shared"], ["dynamic", "shared"]] as const) {
   describe(`GDB on the ${engine} engine, ${lease} lease`, () => {
     const options = { engine, lease };
 

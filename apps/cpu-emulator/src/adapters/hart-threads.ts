@@ -12,7 +12,7 @@ export interface HartWorkerData {
 }
 
 /** What a hart's thread posts. */
-export type HartThreadMessage = { kind: "ready" } | { kind: "report"; events: Record<string, number> };
+export type HartThreadMessage = { kind: "ready" } | { kind: "report"; events: Record<string, number> } | { kind: "profile"; entries: [number, number][] };
 
 /** Harts in worker threads of this process. */
 export const hartThreads: HartHost = {
@@ -27,6 +27,7 @@ class WorkerHart implements HartThread {
   readonly #worker: Worker;
   #failure: ((reason: string) => void) | undefined;
   #report: ((events: Record<string, number>) => void) | undefined;
+  #profile: ((entries: [number, number][]) => void) | undefined;
   #ended = false;
   readonly #translator: TranslatorThread;
   /** Until the translator has it. */
@@ -53,7 +54,8 @@ class WorkerHart implements HartThread {
       };
       this.#worker.on("message", (message: HartThreadMessage) => {
         if (message.kind === "ready") resolve();
-        else this.#report?.(message.events);
+        else if (message.kind === "report") this.#report?.(message.events);
+        else this.#profile?.(message.entries);
       });
       this.#worker.on("error", (error: Error) => ended(`hart ${options.hart} crashed: ${error?.stack ?? String(error)}`));
       this.#worker.on("exit", (code) => ended(`the thread of hart ${options.hart} ended with code ${code}`));
@@ -65,6 +67,9 @@ class WorkerHart implements HartThread {
   }
   onReport(listener: (events: Record<string, number>) => void): void {
     this.#report = listener;
+  }
+  onProfile(listener: (entries: [number, number][]) => void): void {
+    this.#profile = listener;
   }
   prepare(engine: EngineName): void {
     if (engine !== "dynamic" || !this.#client) return;

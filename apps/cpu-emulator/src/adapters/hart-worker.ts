@@ -10,6 +10,7 @@ const { options, translator } = workerData as HartWorkerData;
 const loop = assembleHart(options, {
   hostMs,
   report: (events) => post({ kind: "report", events }),
+  profile: (entries) => post({ kind: "profile", entries }),
   translator: new PortTranslator(translator),
 });
 post({ kind: "ready" });

@@ -82,6 +82,9 @@ export class CpuService {
       await this.#machine("writeHart", machine).write(state);
       return {};
     },
+    walkAddress: async ({ machine, hart, address }) => ({ walk: await this.#machine("walkAddress", machine).walk(hart, address) }),
+    readCode: async ({ machine, hart, address, count }) => ({ lines: await this.#machine("readCode", machine).code(hart, address, count) }),
+    readProfile: ({ machine, spots }) => this.#machine("readProfile", machine).profile(spots),
     debug: (channel) => serveDebug(channel, (machine) => this.#machine("debug", machine)),
     saveHarts: async ({ machine }) => ({ state: await this.#machine("saveHarts", machine).save() }),
     restoreHarts: async ({ machine, state }) => {

@@ -8,6 +8,7 @@ import {
   PARK_MS, Request, REQUEST_SEQ, RUN_STATE, RunState, STEP_BUDGET, STEP_FLAGS, StepFlag, STOP_ADDRESS, STOP_KIND, WFI_COUNT, type HartMailbox,
 } from "./mailbox.ts";
 import { countGivenUp } from "./physical.ts";
+import { Profile } from "./profile.ts";
 import type { Privileged } from "./privileged.ts";
 import { HartState } from "./sbi/hsm.ts";
 import { enterSupervisor } from "./sbi/sbi.ts";
@@ -37,6 +38,8 @@ export interface HartParts {
   createEngine(name: EngineName, engine: (name: EngineName) => Engine): Engine;
   /** Answers a REPORT request: the engines' numbers, to the host. */
   report(events: Record<string, number>): void;
+  /** Answers a PROFILE request: Profile.entries. */
+  profile(entries: [number, number][]): void;
 }
 
 /** One hart's thread: slices of guest code, and between them interrupts, requests, sleep. */
@@ -44,6 +47,7 @@ export class HartLoop {
   readonly #parts: HartParts;
   readonly #cells: HartCells;
   readonly #core: Privileged;
+  readonly #profile: Profile;
   readonly #engines = new Map<EngineName, Engine>();
   #engine: Engine;
 
@@ -51,6 +55,7 @@ export class HartLoop {
     this.#parts = parts;
     this.#cells = parts.cells;
     this.#core = parts.core;
+    this.#profile = new Profile(parts.cells);
     this.#engine = this.#engineNamed(parts.engine);
     parts.mailbox.serveWhileBlocked = () => {
       countGivenUp(this.#cells);
@@ -92,6 +97,9 @@ export class HartLoop {
         break;
       case ExitReason.WFI:
         this.#sleepUntilInterrupt();
+        break;
+      case ExitReason.BUDGET:
+        this.#profile.sample();
         break;
     }
   }
@@ -180,6 +188,10 @@ export class HartLoop {
         for (const [name, count] of Object.entries(engine.events())) events[name] = (events[name] ?? 0) + count;
       }
       this.#parts.report(events);
+    }
+    if (bits & Request.PROFILE) {
+      this.#take(Request.PROFILE);
+      this.#parts.profile(this.#profile.entries());
     }
     return (bits & Request.STOP) !== 0;
   }

@@ -17,6 +17,7 @@ import { DynamicEngine, type Translator } from "./translator/engine.ts";
 export interface HartSurroundings {
   hostMs(): number;
   report(events: Record<string, number>): void;
+  profile(entries: [number, number][]): void;
   readonly translator: Translator;
 }
 
@@ -46,7 +47,11 @@ export function assembleHart(options: HartThreadOptions, surroundings: HartSurro
         return new DynamicEngine({ cells, memory, interpreter: engine("interpreter") as InterpreterEngine, translator: surroundings.translator });
     }
   };
-  const loop = new HartLoop({ cells, core, time, mailbox, debug, engine: options.engine, createEngine, report: (events) => surroundings.report(events) });
+  const loop = new HartLoop({
+    cells, core, time, mailbox, debug, engine: options.engine, createEngine,
+    report: (events) => surroundings.report(events),
+    profile: (entries) => surroundings.profile(entries),
+  });
   if (options.builtinFirmware) {
     core.supervisorCalls = supervisorCalls({
       core, harts, mailbox, memory: physical, fenceI: () => loop.fenceI(), flushTlb: () => loop.flushTlb(),

@@ -19,6 +19,8 @@ export interface HartThread {
   onFailure(listener: (reason: string) => void): void;
   /** Answers of REPORT requests. */
   onReport(listener: (events: Record<string, number>) => void): void;
+  /** Answers of PROFILE requests. */
+  onProfile(listener: (entries: [number, number][]) => void): void;
   /** The hart will be asked to change to this engine: starts what that needs. */
   prepare(engine: EngineName): void;
   /** Ends the thread whatever it does. */

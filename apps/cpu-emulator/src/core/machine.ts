@@ -1,5 +1,5 @@
 import { ContractError, type Sink } from "@polyvisor/contracts";
-import { InterruptLine, type HartEvent, type HartState as HartStateMessage, type InterruptSignal } from "@polyvisor/contracts/cpu";
+import { InterruptLine, type CodeLine, type HartEvent, type HartState as HartStateMessage, type InterruptSignal, type PageWalk, type ReadProfileResponse } from "@polyvisor/contracts/cpu";
 import type { DevicePort } from "@polyvisor/contracts/device";
 import type { MemoryPort, SharedMemorySource } from "@polyvisor/contracts/memory";
 import { HartCells, MachineCells } from "./cells.ts";
@@ -17,6 +17,7 @@ import { decodeSavedHarts, encodeSavedHarts, restoreHart, saveHart } from "./sav
 import { ISA } from "./isa-string.ts";
 import { hartStats, type HartReport } from "./hart-stats.ts";
 import type { HartHost, HartThread } from "./host.ts";
+import { Inspector } from "./inspect.ts";
 import { PageLease } from "./lease.ts";
 import {
   DONE_SEQ, DOORBELL, ENGINE_WANTED, HOST_ASLEEP, HostMailbox, HSM_STATE, IDLE_MS, PARK_MS, Request, request, RUN_STATE, RunState, served, STARTED_MS, STEP_BUDGET, STEP_FLAGS, StepFlag, STOP_KIND, wake,
@@ -59,6 +60,7 @@ interface Hart {
   readonly thread: HartThread;
   readonly exits: ExitLink;
   report: HartReport;
+  profile: [number, number][];
 }
 
 /** The host side of one machine's harts: threads, mailboxes, lease, exit streams, and their life cycle. */
@@ -131,7 +133,7 @@ export class Machine {
       const thread = this.#host.start({
         memory, hart: index, harts: spec.harts, ram, engine: spec.engine, builtinFirmware: spec.firmware === "builtin",
       });
-      const hart: Hart = { cells, core, thread, exits, report: {} };
+      const hart: Hart = { cells, core, thread, exits, report: {}, profile: [] };
       thread.onFailure((reason) => this.#fail(reason));
       this.#harts.push(hart);
       ready.push(thread.ready);
@@ -290,22 +292,42 @@ export class Machine {
   }
 
   async stats(): Promise<ReturnType<typeof hartStats>[]> {
-    if (this.state !== "failed") {
-      await Promise.all(
-        this.#harts.map((hart) => {
-          const reported = new Promise<void>((resolve) =>
-            hart.thread.onReport((events) => {
-              hart.report = events;
-              resolve();
-            }),
-          );
-          request(hart.cells, Request.REPORT);
-          // A hart that waits for a device answers late: its last report stands in.
-          return Promise.race([reported, this.#host.delay(REPORT_TIMEOUT_MS)]);
-        }),
-      );
-    }
+    await this.#askHarts<HartReport>(Request.REPORT, ({ thread }, done) => thread.onReport(done), (hart, events) => (hart.report = events));
     return this.#harts.map(({ cells, report }) => hartStats(cells, report, this.#host.hostMs(), this.#lease.pagesAcquired));
+  }
+
+  /** Where all harts together have spent their time (profile.ts). */
+  async profile(most: number): Promise<ReadProfileResponse> {
+    await this.#askHarts<Hart["profile"]>(Request.PROFILE, ({ thread }, done) => thread.onProfile(done), (hart, entries) => (hart.profile = entries));
+    const entries = this.#harts.flatMap(({ profile }) => profile);
+    const engine = new Map<string, bigint>();
+    for (const { events } of await this.stats()) for (const [name, count] of events) engine.set(name, (engine.get(name) ?? 0n) + count);
+    return { ...(await this.#inspector.profile(entries, most)), engine, engineName: this.engine };
+  }
+  walk(hart: number, address: bigint): Promise<PageWalk> {
+    return this.#inspector.walk(this.#hart(hart, "walkAddress").core, address);
+  }
+  code(hart: number, address: bigint | undefined, count: number): Promise<CodeLine[]> {
+    return this.#inspector.code(this.#hart(hart, "readCode").core, address, count);
+  }
+  get #inspector(): Inspector {
+    return new Inspector(this.#debugTarget());
+  }
+  /** Asks all harts for something that they post. One that waits for a device answers late: its last answer stands in. */
+  async #askHarts<T>(bit: number, listen: (hart: Hart, done: (answer: T) => void) => void, take: (hart: Hart, answer: T) => void): Promise<void> {
+    if (this.state === "failed") return;
+    await Promise.all(
+      this.#harts.map((hart) => {
+        const answered = new Promise<void>((resolve) =>
+          listen(hart, (answer) => {
+            take(hart, answer);
+            resolve();
+          }),
+        );
+        request(hart.cells, bit);
+        return Promise.race([answered, this.#host.delay(REPORT_TIMEOUT_MS)]);
+      }),
+    );
   }
 
   /** Drives one line of one hart. Visible to the hart when this returns. False: no such hart or line. */

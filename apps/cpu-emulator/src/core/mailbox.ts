@@ -86,6 +86,7 @@ export const Request = {
   FLUSH_TLB: 32,
   ENGINE: 64, // switch to ENGINE_WANTED
   REPORT: 128, // tell the engine's numbers
+  PROFILE: 4096, // tell where the time goes
 } as const;
 
 /** Bits of STEP_FLAGS. */

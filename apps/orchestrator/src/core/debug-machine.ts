@@ -1,9 +1,9 @@
-import { asContractError, ContractError, type Channel } from "@polyvisor/contracts";
+import { asContractError, type Channel } from "@polyvisor/contracts";
 import type { DebugRequest, DebugResponse } from "@polyvisor/contracts/cpu";
-import { type DebugInput, type DebugOutput, MachineState } from "@polyvisor/contracts/orchestrator";
-import { stateName } from "./facts.ts";
+import type { DebugInput, DebugOutput } from "@polyvisor/contracts/orchestrator";
 import type { Machine } from "./machine.ts";
 import type { OrchestratorPeers } from "./peers.ts";
+import { running } from "./read-cpu.ts";
 
 /** Serves one Debug stream: joins it to the machine's debug stream of the cpu-emulator. The end of either ends both. */
 export function serveDebug(channel: Channel<DebugOutput, DebugInput>, find: (name: string) => Machine, peers: OrchestratorPeers): void {
@@ -24,10 +24,7 @@ export function serveDebug(channel: Channel<DebugOutput, DebugInput>, find: (nam
 }
 
 function open(channel: Channel<DebugOutput, DebugInput>, machine: Machine, peers: OrchestratorPeers): Channel<DebugRequest, DebugResponse> {
-  const { state } = machine.record;
-  if (state !== MachineState.RUNNING && state !== MachineState.STARTING) {
-    throw new ContractError("precondition", `debug: machine ${machine.name} is ${stateName(state)}; start it with: hv up ${machine.name}`);
-  }
+  running(machine);
   const harts = peers.cpu.debug();
   harts.onMessage(({ packet }) => channel.send({ packet }));
   harts.onClose((error) => channel.close(error));

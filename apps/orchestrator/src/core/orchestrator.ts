@@ -2,6 +2,7 @@ import { asContractError, ContractError, type Implementation, type Sink } from "
 import { MachineSpec, MachineState, type ORCHESTRATOR } from "@polyvisor/contracts/orchestrator";
 import type { ServiceContext } from "@polyvisor/service-kit";
 import { serveAttachConsole } from "./attach-console.ts";
+import { readCpu, running } from "./read-cpu.ts";
 import { serveDebug } from "./debug-machine.ts";
 import { serveExec } from "./exec.ts";
 import { publishFact } from "./facts.ts";
@@ -99,6 +100,10 @@ export class Orchestrator {
       watchMachine: ({ name }, out) => this.#watch(name, out),
       exec: (channel) => serveExec(channel, find, this.#context.clock),
       attachConsole: (channel) => serveAttachConsole(channel, find, this.#peers),
+      readCpu: async ({ name }) => readCpu(find(name), this.#peers),
+      walkCpuAddress: ({ name, ...rest }) => this.#peers.cpu.walkAddress({ machine: running(find(name)), ...rest }),
+      readCpuCode: ({ name, ...rest }) => this.#peers.cpu.readCode({ machine: running(find(name)), ...rest }),
+      readCpuProfile: async ({ name, ...rest }) => ({ profile: await this.#peers.cpu.readProfile({ machine: running(find(name)), ...rest }) }),
       debug: (channel) => serveDebug(channel, find, this.#peers),
       setMachineEngine: async ({ name, engine }) => {
         const machine = find(name);

@@ -359,6 +359,31 @@ const cases: Case[] = [
     },
   },
   {
+    requirement: "CPU-16",
+    title: "page walks, code and the profile of running harts; what is not there is an answer or an error",
+    needs,
+    async run(port, environment) {
+      const machine = await create(port, environment);
+      const state = await read(port, machine);
+      const satp = (8n << 60n) | ((BASE + 0x1000n) >> 12n); // a root table of zeros
+      await port.writeHart({ machine, state: { ...state, csr: new Map([[0x180, satp]]) } });
+      const { walk } = await port.walkAddress({ machine, hart: 0, address: 0x1234n });
+      assert.deepEqual([walk!.mode, walk!.root, walk!.steps.length, walk!.steps[0]!.entryAddress], ["Sv39", BASE + 0x1000n, 1, BASE + 0x1000n]);
+      assert.notEqual(walk!.fault, "");
+      assert.deepEqual(await port.readCode({ machine, hart: 0, address: BASE, count: 4 }), { lines: [] });
+      await port.writeHart({ machine, state: { ...state, csr: new Map([[0x180, 0n]]) } });
+      assert.equal((await port.walkAddress({ machine, hart: 0, address: BASE })).walk!.physical, BASE);
+      const { lines } = await port.readCode({ machine, hart: 0, address: undefined, count: 2 });
+      assert.deepEqual(lines.map(({ address, text }) => [address, text]), [[BASE, "addi t0,t0,1"], [BASE + 4n, "jal zero,0x80000000"]]);
+      await refused("invalid", port.readCode({ machine, hart: 0, address: 0n, count: 5000 }));
+      await refused("not-found", port.walkAddress({ machine, hart: 1, address: 0n }));
+      await port.runHarts({ machine });
+      await eventually(environment, "samples", async () => (await port.readProfile({ machine, spots: 1 })).spots.length > 0);
+      const { spots, samplesByPrivilege } = await port.readProfile({ machine, spots: 5 });
+      assert.deepEqual([spots[0]!.address, spots[0]!.privilege, [...samplesByPrivilege.keys()]], [BASE, 1, [1]]);
+    },
+  },
+  {
     requirement: "CPU-15",
     title: "a debugger stops the harts, reads registers and memory, sets a breakpoint, and leaves them running",
     needs,

@@ -180,6 +180,10 @@ export const ORCHESTRATOR_SUITE: ConformanceSuite<(typeof ORCHESTRATOR)["definit
           const debug = port.debug();
           debug.send({ name: machine, packet: new TextEncoder().encode("?") });
           await refused(within(5000, closed(debug), "debug"), condition);
+          await refused(port.readCpu({ name: machine }), condition); // ORC-25
+          await refused(port.walkCpuAddress({ name: machine, hart: 0, address: 0n }), condition);
+          await refused(port.readCpuCode({ name: machine, hart: 0, address: undefined, count: 1 }), condition);
+          await refused(port.readCpuProfile({ name: machine, spots: 1 }), condition);
         }
         await port.destroyMachine({ name });
       },

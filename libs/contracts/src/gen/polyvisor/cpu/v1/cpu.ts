@@ -305,6 +305,93 @@ export interface RestoreHartsRequest {
 export interface RestoreHartsResponse {
 }
 
+export interface WalkAddressRequest {
+  machine: string;
+  hart: number;
+  address: bigint;
+}
+
+export interface WalkAddressResponse {
+  walk: PageWalk | undefined;
+}
+
+export interface PageWalk {
+  /** Sv39 ..., or why there is no translation */
+  mode: string;
+  /** physical address of the root page table */
+  root: bigint;
+  /** root first */
+  steps: PageWalkStep[];
+  /** why there is no physical address; empty: there is */
+  fault: string;
+  physical: bigint;
+  pageBytes: bigint;
+}
+
+export interface PageWalkStep {
+  level: number;
+  /** physical */
+  entryAddress: bigint;
+  entry: bigint;
+  /** the entry in words */
+  text: string;
+}
+
+export interface ReadCodeRequest {
+  machine: string;
+  hart: number;
+  /** absent: the hart's pc */
+  address?:
+    | bigint
+    | undefined;
+  /** instructions, at most 1024 */
+  count: number;
+}
+
+export interface ReadCodeResponse {
+  lines: CodeLine[];
+}
+
+export interface CodeLine {
+  address: bigint;
+  word: number;
+  text: string;
+}
+
+export interface ReadProfileRequest {
+  machine: string;
+  spots: number;
+}
+
+export interface ReadProfileResponse {
+  /** hottest first */
+  spots: HotSpot[];
+  /** 0 U, 1 S, 3 M */
+  samplesByPrivilege: Map<number, bigint>;
+  /** the engine's own numbers, e.g. instructions by tier */
+  engine: Map<string, bigint>;
+  engineName: string;
+}
+
+export interface ReadProfileResponse_SamplesByPrivilegeEntry {
+  key: number;
+  value: bigint;
+}
+
+export interface ReadProfileResponse_EngineEntry {
+  key: string;
+  value: bigint;
+}
+
+export interface HotSpot {
+  /** of 64 bytes of code, virtual */
+  address: bigint;
+  privilege: number;
+  samples: bigint;
+  /** when it is mapped now */
+  code: CodeLine[];
+}
+
 /** What a SaveHarts blob holds behind its head. Memory is not in it: pages belong to the memory-manager. */
 export interface SavedHarts {
   /** of the machine that was saved, for error messages */
@@ -3467,6 +3554,1321 @@ export const RestoreHartsResponse: MessageFns<RestoreHartsResponse> = {
   },
 };
 
+function createBaseWalkAddressRequest(): WalkAddressRequest {
+  return { machine: "", hart: 0, address: 0n };
+}
+
+export const WalkAddressRequest: MessageFns<WalkAddressRequest> = {
+  encode(message: WalkAddressRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.machine !== "") {
+      writer.uint32(10).string(message.machine);
+    }
+    if (message.hart !== 0) {
+      writer.uint32(16).uint32(message.hart);
+    }
+    if (message.address !== 0n) {
+      if (BigInt.asUintN(64, message.address) !== message.address) {
+        throw new globalThis.Error("value provided for field message.address of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.address);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WalkAddressRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWalkAddressRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.machine = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.hart = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.address = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): WalkAddressRequest {
+    return {
+      machine: isSet(object.machine) ? globalThis.String(object.machine) : "",
+      hart: isSet(object.hart) ? globalThis.Number(object.hart) : 0,
+      address: isSet(object.address) ? BigInt(object.address) : 0n,
+    };
+  },
+
+  toJSON(message: WalkAddressRequest): unknown {
+    const obj: any = {};
+    if (message.machine !== "") {
+      obj.machine = message.machine;
+    }
+    if (message.hart !== 0) {
+      obj.hart = Math.round(message.hart);
+    }
+    if (message.address !== 0n) {
+      obj.address = message.address.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<WalkAddressRequest>): WalkAddressRequest {
+    return WalkAddressRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<WalkAddressRequest>): WalkAddressRequest {
+    const message = createBaseWalkAddressRequest();
+    message.machine = object.machine ?? "";
+    message.hart = object.hart ?? 0;
+    message.address = (object.address !== undefined && object.address !== null) ? BigInt(object.address) : 0n;
+    return message;
+  },
+};
+
+function createBaseWalkAddressResponse(): WalkAddressResponse {
+  return { walk: undefined };
+}
+
+export const WalkAddressResponse: MessageFns<WalkAddressResponse> = {
+  encode(message: WalkAddressResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.walk !== undefined) {
+      PageWalk.encode(message.walk, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WalkAddressResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWalkAddressResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.walk = PageWalk.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): WalkAddressResponse {
+    return { walk: isSet(object.walk) ? PageWalk.fromJSON(object.walk) : undefined };
+  },
+
+  toJSON(message: WalkAddressResponse): unknown {
+    const obj: any = {};
+    if (message.walk !== undefined) {
+      obj.walk = PageWalk.toJSON(message.walk);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<WalkAddressResponse>): WalkAddressResponse {
+    return WalkAddressResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<WalkAddressResponse>): WalkAddressResponse {
+    const message = createBaseWalkAddressResponse();
+    message.walk = (object.walk !== undefined && object.walk !== null) ? PageWalk.fromPartial(object.walk) : undefined;
+    return message;
+  },
+};
+
+function createBasePageWalk(): PageWalk {
+  return { mode: "", root: 0n, steps: [], fault: "", physical: 0n, pageBytes: 0n };
+}
+
+export const PageWalk: MessageFns<PageWalk> = {
+  encode(message: PageWalk, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.mode !== "") {
+      writer.uint32(10).string(message.mode);
+    }
+    if (message.root !== 0n) {
+      if (BigInt.asUintN(64, message.root) !== message.root) {
+        throw new globalThis.Error("value provided for field message.root of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.root);
+    }
+    for (const v of message.steps) {
+      PageWalkStep.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.fault !== "") {
+      writer.uint32(34).string(message.fault);
+    }
+    if (message.physical !== 0n) {
+      if (BigInt.asUintN(64, message.physical) !== message.physical) {
+        throw new globalThis.Error("value provided for field message.physical of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.physical);
+    }
+    if (message.pageBytes !== 0n) {
+      if (BigInt.asUintN(64, message.pageBytes) !== message.pageBytes) {
+        throw new globalThis.Error("value provided for field message.pageBytes of type uint64 too large");
+      }
+      writer.uint32(48).uint64(message.pageBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PageWalk {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePageWalk();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.mode = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.root = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.steps.push(PageWalkStep.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.fault = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.physical = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.pageBytes = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PageWalk {
+    return {
+      mode: isSet(object.mode) ? globalThis.String(object.mode) : "",
+      root: isSet(object.root) ? BigInt(object.root) : 0n,
+      steps: globalThis.Array.isArray(object?.steps) ? object.steps.map((e: any) => PageWalkStep.fromJSON(e)) : [],
+      fault: isSet(object.fault) ? globalThis.String(object.fault) : "",
+      physical: isSet(object.physical) ? BigInt(object.physical) : 0n,
+      pageBytes: isSet(object.pageBytes)
+        ? BigInt(object.pageBytes)
+        : isSet(object.page_bytes)
+        ? BigInt(object.page_bytes)
+        : 0n,
+    };
+  },
+
+  toJSON(message: PageWalk): unknown {
+    const obj: any = {};
+    if (message.mode !== "") {
+      obj.mode = message.mode;
+    }
+    if (message.root !== 0n) {
+      obj.root = message.root.toString();
+    }
+    if (message.steps?.length) {
+      obj.steps = message.steps.map((e) => PageWalkStep.toJSON(e));
+    }
+    if (message.fault !== "") {
+      obj.fault = message.fault;
+    }
+    if (message.physical !== 0n) {
+      obj.physical = message.physical.toString();
+    }
+    if (message.pageBytes !== 0n) {
+      obj.pageBytes = message.pageBytes.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PageWalk>): PageWalk {
+    return PageWalk.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PageWalk>): PageWalk {
+    const message = createBasePageWalk();
+    message.mode = object.mode ?? "";
+    message.root = (object.root !== undefined && object.root !== null) ? BigInt(object.root) : 0n;
+    message.steps = object.steps?.map((e) => PageWalkStep.fromPartial(e)) || [];
+    message.fault = object.fault ?? "";
+    message.physical = (object.physical !== undefined && object.physical !== null) ? BigInt(object.physical) : 0n;
+    message.pageBytes = (object.pageBytes !== undefined && object.pageBytes !== null) ? BigInt(object.pageBytes) : 0n;
+    return message;
+  },
+};
+
+function createBasePageWalkStep(): PageWalkStep {
+  return { level: 0, entryAddress: 0n, entry: 0n, text: "" };
+}
+
+export const PageWalkStep: MessageFns<PageWalkStep> = {
+  encode(message: PageWalkStep, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.level !== 0) {
+      writer.uint32(8).uint32(message.level);
+    }
+    if (message.entryAddress !== 0n) {
+      if (BigInt.asUintN(64, message.entryAddress) !== message.entryAddress) {
+        throw new globalThis.Error("value provided for field message.entryAddress of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.entryAddress);
+    }
+    if (message.entry !== 0n) {
+      if (BigInt.asUintN(64, message.entry) !== message.entry) {
+        throw new globalThis.Error("value provided for field message.entry of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.entry);
+    }
+    if (message.text !== "") {
+      writer.uint32(34).string(message.text);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PageWalkStep {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePageWalkStep();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.level = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.entryAddress = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.entry = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.text = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PageWalkStep {
+    return {
+      level: isSet(object.level) ? globalThis.Number(object.level) : 0,
+      entryAddress: isSet(object.entryAddress)
+        ? BigInt(object.entryAddress)
+        : isSet(object.entry_address)
+        ? BigInt(object.entry_address)
+        : 0n,
+      entry: isSet(object.entry) ? BigInt(object.entry) : 0n,
+      text: isSet(object.text) ? globalThis.String(object.text) : "",
+    };
+  },
+
+  toJSON(message: PageWalkStep): unknown {
+    const obj: any = {};
+    if (message.level !== 0) {
+      obj.level = Math.round(message.level);
+    }
+    if (message.entryAddress !== 0n) {
+      obj.entryAddress = message.entryAddress.toString();
+    }
+    if (message.entry !== 0n) {
+      obj.entry = message.entry.toString();
+    }
+    if (message.text !== "") {
+      obj.text = message.text;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PageWalkStep>): PageWalkStep {
+    return PageWalkStep.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PageWalkStep>): PageWalkStep {
+    const message = createBasePageWalkStep();
+    message.level = object.level ?? 0;
+    message.entryAddress = (object.entryAddress !== undefined && object.entryAddress !== null)
+      ? BigInt(object.entryAddress)
+      : 0n;
+    message.entry = (object.entry !== undefined && object.entry !== null) ? BigInt(object.entry) : 0n;
+    message.text = object.text ?? "";
+    return message;
+  },
+};
+
+function createBaseReadCodeRequest(): ReadCodeRequest {
+  return { machine: "", hart: 0, address: undefined, count: 0 };
+}
+
+export const ReadCodeRequest: MessageFns<ReadCodeRequest> = {
+  encode(message: ReadCodeRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.machine !== "") {
+      writer.uint32(10).string(message.machine);
+    }
+    if (message.hart !== 0) {
+      writer.uint32(16).uint32(message.hart);
+    }
+    if (message.address !== undefined) {
+      if (BigInt.asUintN(64, message.address) !== message.address) {
+        throw new globalThis.Error("value provided for field message.address of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.address);
+    }
+    if (message.count !== 0) {
+      writer.uint32(32).uint32(message.count);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadCodeRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadCodeRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.machine = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.hart = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.address = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.count = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReadCodeRequest {
+    return {
+      machine: isSet(object.machine) ? globalThis.String(object.machine) : "",
+      hart: isSet(object.hart) ? globalThis.Number(object.hart) : 0,
+      address: isSet(object.address) ? BigInt(object.address) : undefined,
+      count: isSet(object.count) ? globalThis.Number(object.count) : 0,
+    };
+  },
+
+  toJSON(message: ReadCodeRequest): unknown {
+    const obj: any = {};
+    if (message.machine !== "") {
+      obj.machine = message.machine;
+    }
+    if (message.hart !== 0) {
+      obj.hart = Math.round(message.hart);
+    }
+    if (message.address !== undefined) {
+      obj.address = message.address.toString();
+    }
+    if (message.count !== 0) {
+      obj.count = Math.round(message.count);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReadCodeRequest>): ReadCodeRequest {
+    return ReadCodeRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReadCodeRequest>): ReadCodeRequest {
+    const message = createBaseReadCodeRequest();
+    message.machine = object.machine ?? "";
+    message.hart = object.hart ?? 0;
+    message.address = (object.address !== undefined && object.address !== null) ? BigInt(object.address) : undefined;
+    message.count = object.count ?? 0;
+    return message;
+  },
+};
+
+function createBaseReadCodeResponse(): ReadCodeResponse {
+  return { lines: [] };
+}
+
+export const ReadCodeResponse: MessageFns<ReadCodeResponse> = {
+  encode(message: ReadCodeResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.lines) {
+      CodeLine.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadCodeResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadCodeResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.lines.push(CodeLine.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReadCodeResponse {
+    return { lines: globalThis.Array.isArray(object?.lines) ? object.lines.map((e: any) => CodeLine.fromJSON(e)) : [] };
+  },
+
+  toJSON(message: ReadCodeResponse): unknown {
+    const obj: any = {};
+    if (message.lines?.length) {
+      obj.lines = message.lines.map((e) => CodeLine.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReadCodeResponse>): ReadCodeResponse {
+    return ReadCodeResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReadCodeResponse>): ReadCodeResponse {
+    const message = createBaseReadCodeResponse();
+    message.lines = object.lines?.map((e) => CodeLine.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseCodeLine(): CodeLine {
+  return { address: 0n, word: 0, text: "" };
+}
+
+export const CodeLine: MessageFns<CodeLine> = {
+  encode(message: CodeLine, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.address !== 0n) {
+      if (BigInt.asUintN(64, message.address) !== message.address) {
+        throw new globalThis.Error("value provided for field message.address of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.address);
+    }
+    if (message.word !== 0) {
+      writer.uint32(16).uint32(message.word);
+    }
+    if (message.text !== "") {
+      writer.uint32(26).string(message.text);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CodeLine {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCodeLine();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.address = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.word = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.text = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CodeLine {
+    return {
+      address: isSet(object.address) ? BigInt(object.address) : 0n,
+      word: isSet(object.word) ? globalThis.Number(object.word) : 0,
+      text: isSet(object.text) ? globalThis.String(object.text) : "",
+    };
+  },
+
+  toJSON(message: CodeLine): unknown {
+    const obj: any = {};
+    if (message.address !== 0n) {
+      obj.address = message.address.toString();
+    }
+    if (message.word !== 0) {
+      obj.word = Math.round(message.word);
+    }
+    if (message.text !== "") {
+      obj.text = message.text;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<CodeLine>): CodeLine {
+    return CodeLine.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<CodeLine>): CodeLine {
+    const message = createBaseCodeLine();
+    message.address = (object.address !== undefined && object.address !== null) ? BigInt(object.address) : 0n;
+    message.word = object.word ?? 0;
+    message.text = object.text ?? "";
+    return message;
+  },
+};
+
+function createBaseReadProfileRequest(): ReadProfileRequest {
+  return { machine: "", spots: 0 };
+}
+
+export const ReadProfileRequest: MessageFns<ReadProfileRequest> = {
+  encode(message: ReadProfileRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.machine !== "") {
+      writer.uint32(10).string(message.machine);
+    }
+    if (message.spots !== 0) {
+      writer.uint32(16).uint32(message.spots);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadProfileRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadProfileRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.machine = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.spots = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReadProfileRequest {
+    return {
+      machine: isSet(object.machine) ? globalThis.String(object.machine) : "",
+      spots: isSet(object.spots) ? globalThis.Number(object.spots) : 0,
+    };
+  },
+
+  toJSON(message: ReadProfileRequest): unknown {
+    const obj: any = {};
+    if (message.machine !== "") {
+      obj.machine = message.machine;
+    }
+    if (message.spots !== 0) {
+      obj.spots = Math.round(message.spots);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReadProfileRequest>): ReadProfileRequest {
+    return ReadProfileRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReadProfileRequest>): ReadProfileRequest {
+    const message = createBaseReadProfileRequest();
+    message.machine = object.machine ?? "";
+    message.spots = object.spots ?? 0;
+    return message;
+  },
+};
+
+function createBaseReadProfileResponse(): ReadProfileResponse {
+  return { spots: [], samplesByPrivilege: new Map(), engine: new Map(), engineName: "" };
+}
+
+export const ReadProfileResponse: MessageFns<ReadProfileResponse> = {
+  encode(message: ReadProfileResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.spots) {
+      HotSpot.encode(v!, writer.uint32(10).fork()).join();
+    }
+    message.samplesByPrivilege.forEach((value, key) => {
+      ReadProfileResponse_SamplesByPrivilegeEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
+    });
+    message.engine.forEach((value, key) => {
+      ReadProfileResponse_EngineEntry.encode({ key: key as any, value }, writer.uint32(26).fork()).join();
+    });
+    if (message.engineName !== "") {
+      writer.uint32(34).string(message.engineName);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadProfileResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadProfileResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.spots.push(HotSpot.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            const entry2 = ReadProfileResponse_SamplesByPrivilegeEntry.decode(reader, reader.uint32());
+            if (entry2.value !== undefined) {
+              message.samplesByPrivilege.set(entry2.key, entry2.value);
+            }
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            const entry3 = ReadProfileResponse_EngineEntry.decode(reader, reader.uint32());
+            if (entry3.value !== undefined) {
+              message.engine.set(entry3.key, entry3.value);
+            }
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.engineName = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReadProfileResponse {
+    return {
+      spots: globalThis.Array.isArray(object?.spots) ? object.spots.map((e: any) => HotSpot.fromJSON(e)) : [],
+      samplesByPrivilege: isObject(object.samplesByPrivilege)
+        ? (globalThis.Object.entries(object.samplesByPrivilege) as [string, any][]).reduce(
+          (acc: Map<number, bigint>, [key, value]: [string, any]) => {
+            acc.set(globalThis.Number(key), BigInt(value as string | number | bigint | boolean));
+            return acc;
+          },
+          new Map(),
+        )
+        : isObject(object.samples_by_privilege)
+        ? (globalThis.Object.entries(object.samples_by_privilege) as [string, any][]).reduce(
+          (acc: Map<number, bigint>, [key, value]: [string, any]) => {
+            acc.set(globalThis.Number(key), BigInt(value as string | number | bigint | boolean));
+            return acc;
+          },
+          new Map(),
+        )
+        : new Map(),
+      engine: isObject(object.engine)
+        ? (globalThis.Object.entries(object.engine) as [string, any][]).reduce(
+          (acc: Map<string, bigint>, [key, value]: [string, any]) => {
+            acc.set(key, BigInt(value as string | number | bigint | boolean));
+            return acc;
+          },
+          new Map(),
+        )
+        : new Map(),
+      engineName: isSet(object.engineName)
+        ? globalThis.String(object.engineName)
+        : isSet(object.engine_name)
+        ? globalThis.String(object.engine_name)
+        : "",
+    };
+  },
+
+  toJSON(message: ReadProfileResponse): unknown {
+    const obj: any = {};
+    if (message.spots?.length) {
+      obj.spots = message.spots.map((e) => HotSpot.toJSON(e));
+    }
+    if (message.samplesByPrivilege?.size) {
+      obj.samplesByPrivilege = {};
+      message.samplesByPrivilege.forEach((v, k) => {
+        obj.samplesByPrivilege[k] = v.toString();
+      });
+    }
+    if (message.engine?.size) {
+      obj.engine = {};
+      message.engine.forEach((v, k) => {
+        obj.engine[k] = v.toString();
+      });
+    }
+    if (message.engineName !== "") {
+      obj.engineName = message.engineName;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReadProfileResponse>): ReadProfileResponse {
+    return ReadProfileResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReadProfileResponse>): ReadProfileResponse {
+    const message = createBaseReadProfileResponse();
+    message.spots = object.spots?.map((e) => HotSpot.fromPartial(e)) || [];
+    message.samplesByPrivilege = (() => {
+      const m = new Map();
+      (object.samplesByPrivilege as Map<number, bigint> ?? new Map()).forEach((value, key) => {
+        if (value !== undefined) {
+          m.set(key, BigInt(value as string | number | bigint | boolean));
+        }
+      });
+      return m;
+    })();
+    message.engine = (() => {
+      const m = new Map();
+      (object.engine as Map<string, bigint> ?? new Map()).forEach((value, key) => {
+        if (value !== undefined) {
+          m.set(key, BigInt(value as string | number | bigint | boolean));
+        }
+      });
+      return m;
+    })();
+    message.engineName = object.engineName ?? "";
+    return message;
+  },
+};
+
+function createBaseReadProfileResponse_SamplesByPrivilegeEntry(): ReadProfileResponse_SamplesByPrivilegeEntry {
+  return { key: 0, value: 0n };
+}
+
+export const ReadProfileResponse_SamplesByPrivilegeEntry: MessageFns<ReadProfileResponse_SamplesByPrivilegeEntry> = {
+  encode(
+    message: ReadProfileResponse_SamplesByPrivilegeEntry,
+    writer: BinaryWriter = new BinaryWriter(),
+  ): BinaryWriter {
+    if (message.key !== 0) {
+      writer.uint32(8).uint32(message.key);
+    }
+    if (message.value !== 0n) {
+      if (BigInt.asUintN(64, message.value) !== message.value) {
+        throw new globalThis.Error("value provided for field message.value of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadProfileResponse_SamplesByPrivilegeEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadProfileResponse_SamplesByPrivilegeEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.key = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.value = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReadProfileResponse_SamplesByPrivilegeEntry {
+    return {
+      key: isSet(object.key) ? globalThis.Number(object.key) : 0,
+      value: isSet(object.value) ? BigInt(object.value) : 0n,
+    };
+  },
+
+  toJSON(message: ReadProfileResponse_SamplesByPrivilegeEntry): unknown {
+    const obj: any = {};
+    if (message.key !== 0) {
+      obj.key = Math.round(message.key);
+    }
+    if (message.value !== 0n) {
+      obj.value = message.value.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReadProfileResponse_SamplesByPrivilegeEntry>): ReadProfileResponse_SamplesByPrivilegeEntry {
+    return ReadProfileResponse_SamplesByPrivilegeEntry.fromPartial(base ?? {});
+  },
+  fromPartial(
+    object: DeepPartial<ReadProfileResponse_SamplesByPrivilegeEntry>,
+  ): ReadProfileResponse_SamplesByPrivilegeEntry {
+    const message = createBaseReadProfileResponse_SamplesByPrivilegeEntry();
+    message.key = object.key ?? 0;
+    message.value = (object.value !== undefined && object.value !== null) ? BigInt(object.value) : 0n;
+    return message;
+  },
+};
+
+function createBaseReadProfileResponse_EngineEntry(): ReadProfileResponse_EngineEntry {
+  return { key: "", value: 0n };
+}
+
+export const ReadProfileResponse_EngineEntry: MessageFns<ReadProfileResponse_EngineEntry> = {
+  encode(message: ReadProfileResponse_EngineEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== 0n) {
+      if (BigInt.asUintN(64, message.value) !== message.value) {
+        throw new globalThis.Error("value provided for field message.value of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadProfileResponse_EngineEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadProfileResponse_EngineEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.value = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReadProfileResponse_EngineEntry {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      value: isSet(object.value) ? BigInt(object.value) : 0n,
+    };
+  },
+
+  toJSON(message: ReadProfileResponse_EngineEntry): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.value !== 0n) {
+      obj.value = message.value.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReadProfileResponse_EngineEntry>): ReadProfileResponse_EngineEntry {
+    return ReadProfileResponse_EngineEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReadProfileResponse_EngineEntry>): ReadProfileResponse_EngineEntry {
+    const message = createBaseReadProfileResponse_EngineEntry();
+    message.key = object.key ?? "";
+    message.value = (object.value !== undefined && object.value !== null) ? BigInt(object.value) : 0n;
+    return message;
+  },
+};
+
+function createBaseHotSpot(): HotSpot {
+  return { address: 0n, privilege: 0, samples: 0n, code: [] };
+}
+
+export const HotSpot: MessageFns<HotSpot> = {
+  encode(message: HotSpot, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.address !== 0n) {
+      if (BigInt.asUintN(64, message.address) !== message.address) {
+        throw new globalThis.Error("value provided for field message.address of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.address);
+    }
+    if (message.privilege !== 0) {
+      writer.uint32(16).uint32(message.privilege);
+    }
+    if (message.samples !== 0n) {
+      if (BigInt.asUintN(64, message.samples) !== message.samples) {
+        throw new globalThis.Error("value provided for field message.samples of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.samples);
+    }
+    for (const v of message.code) {
+      CodeLine.encode(v!, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HotSpot {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHotSpot();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.address = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.privilege = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.samples = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.code.push(CodeLine.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): HotSpot {
+    return {
+      address: isSet(object.address) ? BigInt(object.address) : 0n,
+      privilege: isSet(object.privilege) ? globalThis.Number(object.privilege) : 0,
+      samples: isSet(object.samples) ? BigInt(object.samples) : 0n,
+      code: globalThis.Array.isArray(object?.code) ? object.code.map((e: any) => CodeLine.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: HotSpot): unknown {
+    const obj: any = {};
+    if (message.address !== 0n) {
+      obj.address = message.address.toString();
+    }
+    if (message.privilege !== 0) {
+      obj.privilege = Math.round(message.privilege);
+    }
+    if (message.samples !== 0n) {
+      obj.samples = message.samples.toString();
+    }
+    if (message.code?.length) {
+      obj.code = message.code.map((e) => CodeLine.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<HotSpot>): HotSpot {
+    return HotSpot.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HotSpot>): HotSpot {
+    const message = createBaseHotSpot();
+    message.address = (object.address !== undefined && object.address !== null) ? BigInt(object.address) : 0n;
+    message.privilege = object.privilege ?? 0;
+    message.samples = (object.samples !== undefined && object.samples !== null) ? BigInt(object.samples) : 0n;
+    message.code = object.code?.map((e) => CodeLine.fromPartial(e)) || [];
+    return message;
+  },
+};
+
 function createBaseSavedHarts(): SavedHarts {
   return { isa: "", time: 0n, harts: [] };
 }
@@ -3943,6 +5345,36 @@ export const CpuServiceService = {
     responseSerialize: (value: DebugResponse): Buffer => Buffer.from(DebugResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DebugResponse => DebugResponse.decode(value),
   },
+  /** Translation of an address as a hart would do it, step by step, permissions aside. Nothing is changed. */
+  walkAddress: {
+    path: "/polyvisor.cpu.v1.CpuService/WalkAddress" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: WalkAddressRequest): Buffer => Buffer.from(WalkAddressRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): WalkAddressRequest => WalkAddressRequest.decode(value),
+    responseSerialize: (value: WalkAddressResponse): Buffer => Buffer.from(WalkAddressResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): WalkAddressResponse => WalkAddressResponse.decode(value),
+  },
+  /** Disassembled guest memory, by virtual address of a hart. */
+  readCode: {
+    path: "/polyvisor.cpu.v1.CpuService/ReadCode" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ReadCodeRequest): Buffer => Buffer.from(ReadCodeRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ReadCodeRequest => ReadCodeRequest.decode(value),
+    responseSerialize: (value: ReadCodeResponse): Buffer => Buffer.from(ReadCodeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ReadCodeResponse => ReadCodeResponse.decode(value),
+  },
+  /** Where harts have spent their time: samples of pc, one each few ten thousand instructions. */
+  readProfile: {
+    path: "/polyvisor.cpu.v1.CpuService/ReadProfile" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ReadProfileRequest): Buffer => Buffer.from(ReadProfileRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ReadProfileRequest => ReadProfileRequest.decode(value),
+    responseSerialize: (value: ReadProfileResponse): Buffer => Buffer.from(ReadProfileResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ReadProfileResponse => ReadProfileResponse.decode(value),
+  },
   /** State of all harts of a stopped machine as one blob, and back (CPU-14). */
   saveHarts: {
     path: "/polyvisor.cpu.v1.CpuService/SaveHarts" as const,
@@ -3984,6 +5416,12 @@ export interface CpuServiceServer extends UntypedServiceImplementation {
   watchHarts: handleServerStreamingCall<WatchHartsRequest, HartEvent>;
   /** GDB's remote protocol (CPU-15): one packet a message, without `$`, `#` and checksum; 0x03 alone interrupts. */
   debug: handleBidiStreamingCall<DebugRequest, DebugResponse>;
+  /** Translation of an address as a hart would do it, step by step, permissions aside. Nothing is changed. */
+  walkAddress: handleUnaryCall<WalkAddressRequest, WalkAddressResponse>;
+  /** Disassembled guest memory, by virtual address of a hart. */
+  readCode: handleUnaryCall<ReadCodeRequest, ReadCodeResponse>;
+  /** Where harts have spent their time: samples of pc, one each few ten thousand instructions. */
+  readProfile: handleUnaryCall<ReadProfileRequest, ReadProfileResponse>;
   /** State of all harts of a stopped machine as one blob, and back (CPU-14). */
   saveHarts: handleUnaryCall<SaveHartsRequest, SaveHartsResponse>;
   restoreHarts: handleUnaryCall<RestoreHartsRequest, RestoreHartsResponse>;
@@ -4143,6 +5581,54 @@ export interface CpuServiceClient extends Client {
   debug(): ClientDuplexStream<DebugRequest, DebugResponse>;
   debug(options: Partial<CallOptions>): ClientDuplexStream<DebugRequest, DebugResponse>;
   debug(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<DebugRequest, DebugResponse>;
+  /** Translation of an address as a hart would do it, step by step, permissions aside. Nothing is changed. */
+  walkAddress(
+    request: WalkAddressRequest,
+    callback: (error: ServiceError | null, response: WalkAddressResponse) => void,
+  ): ClientUnaryCall;
+  walkAddress(
+    request: WalkAddressRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: WalkAddressResponse) => void,
+  ): ClientUnaryCall;
+  walkAddress(
+    request: WalkAddressRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: WalkAddressResponse) => void,
+  ): ClientUnaryCall;
+  /** Disassembled guest memory, by virtual address of a hart. */
+  readCode(
+    request: ReadCodeRequest,
+    callback: (error: ServiceError | null, response: ReadCodeResponse) => void,
+  ): ClientUnaryCall;
+  readCode(
+    request: ReadCodeRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ReadCodeResponse) => void,
+  ): ClientUnaryCall;
+  readCode(
+    request: ReadCodeRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ReadCodeResponse) => void,
+  ): ClientUnaryCall;
+  /** Where harts have spent their time: samples of pc, one each few ten thousand instructions. */
+  readProfile(
+    request: ReadProfileRequest,
+    callback: (error: ServiceError | null, response: ReadProfileResponse) => void,
+  ): ClientUnaryCall;
+  readProfile(
+    request: ReadProfileRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ReadProfileResponse) => void,
+  ): ClientUnaryCall;
+  readProfile(
+    request: ReadProfileRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ReadProfileResponse) => void,
+  ): ClientUnaryCall;
   /** State of all harts of a stopped machine as one blob, and back (CPU-14). */
   saveHarts(
     request: SaveHartsRequest,

@@ -19,6 +19,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { CodeLine, HartState, PageWalk, ReadProfileResponse } from "../../cpu/v1/cpu.ts";
 import { PlaneCounters, Rule, TraceEntry } from "../../mediation/v1/mediation.ts";
 
 export const protobufPackage = "polyvisor.orchestrator.v1";
@@ -353,6 +354,45 @@ export interface DebugInput {
 
 export interface DebugOutput {
   packet: Uint8Array;
+}
+
+export interface ReadCpuRequest {
+  name: string;
+}
+
+export interface ReadCpuResponse {
+  harts: HartState[];
+  engine: string;
+}
+
+export interface WalkCpuAddressRequest {
+  name: string;
+  hart: number;
+  address: bigint;
+}
+
+export interface WalkCpuAddressResponse {
+  walk: PageWalk | undefined;
+}
+
+export interface ReadCpuCodeRequest {
+  name: string;
+  hart: number;
+  address?: bigint | undefined;
+  count: number;
+}
+
+export interface ReadCpuCodeResponse {
+  lines: CodeLine[];
+}
+
+export interface ReadCpuProfileRequest {
+  name: string;
+  spots: number;
+}
+
+export interface ReadCpuProfileResponse {
+  profile: ReadProfileResponse | undefined;
 }
 
 export interface SetMachineEngineRequest {
@@ -4400,6 +4440,670 @@ export const DebugOutput: MessageFns<DebugOutput> = {
   },
 };
 
+function createBaseReadCpuRequest(): ReadCpuRequest {
+  return { name: "" };
+}
+
+export const ReadCpuRequest: MessageFns<ReadCpuRequest> = {
+  encode(message: ReadCpuRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadCpuRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadCpuRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReadCpuRequest {
+    return { name: isSet(object.name) ? globalThis.String(object.name) : "" };
+  },
+
+  toJSON(message: ReadCpuRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReadCpuRequest>): ReadCpuRequest {
+    return ReadCpuRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReadCpuRequest>): ReadCpuRequest {
+    const message = createBaseReadCpuRequest();
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseReadCpuResponse(): ReadCpuResponse {
+  return { harts: [], engine: "" };
+}
+
+export const ReadCpuResponse: MessageFns<ReadCpuResponse> = {
+  encode(message: ReadCpuResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.harts) {
+      HartState.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.engine !== "") {
+      writer.uint32(18).string(message.engine);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadCpuResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadCpuResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.harts.push(HartState.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.engine = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReadCpuResponse {
+    return {
+      harts: globalThis.Array.isArray(object?.harts) ? object.harts.map((e: any) => HartState.fromJSON(e)) : [],
+      engine: isSet(object.engine) ? globalThis.String(object.engine) : "",
+    };
+  },
+
+  toJSON(message: ReadCpuResponse): unknown {
+    const obj: any = {};
+    if (message.harts?.length) {
+      obj.harts = message.harts.map((e) => HartState.toJSON(e));
+    }
+    if (message.engine !== "") {
+      obj.engine = message.engine;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReadCpuResponse>): ReadCpuResponse {
+    return ReadCpuResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReadCpuResponse>): ReadCpuResponse {
+    const message = createBaseReadCpuResponse();
+    message.harts = object.harts?.map((e) => HartState.fromPartial(e)) || [];
+    message.engine = object.engine ?? "";
+    return message;
+  },
+};
+
+function createBaseWalkCpuAddressRequest(): WalkCpuAddressRequest {
+  return { name: "", hart: 0, address: 0n };
+}
+
+export const WalkCpuAddressRequest: MessageFns<WalkCpuAddressRequest> = {
+  encode(message: WalkCpuAddressRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.hart !== 0) {
+      writer.uint32(16).uint32(message.hart);
+    }
+    if (message.address !== 0n) {
+      if (BigInt.asUintN(64, message.address) !== message.address) {
+        throw new globalThis.Error("value provided for field message.address of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.address);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WalkCpuAddressRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWalkCpuAddressRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.hart = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.address = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): WalkCpuAddressRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      hart: isSet(object.hart) ? globalThis.Number(object.hart) : 0,
+      address: isSet(object.address) ? BigInt(object.address) : 0n,
+    };
+  },
+
+  toJSON(message: WalkCpuAddressRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.hart !== 0) {
+      obj.hart = Math.round(message.hart);
+    }
+    if (message.address !== 0n) {
+      obj.address = message.address.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<WalkCpuAddressRequest>): WalkCpuAddressRequest {
+    return WalkCpuAddressRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<WalkCpuAddressRequest>): WalkCpuAddressRequest {
+    const message = createBaseWalkCpuAddressRequest();
+    message.name = object.name ?? "";
+    message.hart = object.hart ?? 0;
+    message.address = (object.address !== undefined && object.address !== null) ? BigInt(object.address) : 0n;
+    return message;
+  },
+};
+
+function createBaseWalkCpuAddressResponse(): WalkCpuAddressResponse {
+  return { walk: undefined };
+}
+
+export const WalkCpuAddressResponse: MessageFns<WalkCpuAddressResponse> = {
+  encode(message: WalkCpuAddressResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.walk !== undefined) {
+      PageWalk.encode(message.walk, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WalkCpuAddressResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWalkCpuAddressResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.walk = PageWalk.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): WalkCpuAddressResponse {
+    return { walk: isSet(object.walk) ? PageWalk.fromJSON(object.walk) : undefined };
+  },
+
+  toJSON(message: WalkCpuAddressResponse): unknown {
+    const obj: any = {};
+    if (message.walk !== undefined) {
+      obj.walk = PageWalk.toJSON(message.walk);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<WalkCpuAddressResponse>): WalkCpuAddressResponse {
+    return WalkCpuAddressResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<WalkCpuAddressResponse>): WalkCpuAddressResponse {
+    const message = createBaseWalkCpuAddressResponse();
+    message.walk = (object.walk !== undefined && object.walk !== null) ? PageWalk.fromPartial(object.walk) : undefined;
+    return message;
+  },
+};
+
+function createBaseReadCpuCodeRequest(): ReadCpuCodeRequest {
+  return { name: "", hart: 0, address: undefined, count: 0 };
+}
+
+export const ReadCpuCodeRequest: MessageFns<ReadCpuCodeRequest> = {
+  encode(message: ReadCpuCodeRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.hart !== 0) {
+      writer.uint32(16).uint32(message.hart);
+    }
+    if (message.address !== undefined) {
+      if (BigInt.asUintN(64, message.address) !== message.address) {
+        throw new globalThis.Error("value provided for field message.address of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.address);
+    }
+    if (message.count !== 0) {
+      writer.uint32(32).uint32(message.count);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadCpuCodeRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadCpuCodeRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.hart = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.address = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.count = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReadCpuCodeRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      hart: isSet(object.hart) ? globalThis.Number(object.hart) : 0,
+      address: isSet(object.address) ? BigInt(object.address) : undefined,
+      count: isSet(object.count) ? globalThis.Number(object.count) : 0,
+    };
+  },
+
+  toJSON(message: ReadCpuCodeRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.hart !== 0) {
+      obj.hart = Math.round(message.hart);
+    }
+    if (message.address !== undefined) {
+      obj.address = message.address.toString();
+    }
+    if (message.count !== 0) {
+      obj.count = Math.round(message.count);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReadCpuCodeRequest>): ReadCpuCodeRequest {
+    return ReadCpuCodeRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReadCpuCodeRequest>): ReadCpuCodeRequest {
+    const message = createBaseReadCpuCodeRequest();
+    message.name = object.name ?? "";
+    message.hart = object.hart ?? 0;
+    message.address = (object.address !== undefined && object.address !== null) ? BigInt(object.address) : undefined;
+    message.count = object.count ?? 0;
+    return message;
+  },
+};
+
+function createBaseReadCpuCodeResponse(): ReadCpuCodeResponse {
+  return { lines: [] };
+}
+
+export const ReadCpuCodeResponse: MessageFns<ReadCpuCodeResponse> = {
+  encode(message: ReadCpuCodeResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.lines) {
+      CodeLine.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadCpuCodeResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadCpuCodeResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.lines.push(CodeLine.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReadCpuCodeResponse {
+    return { lines: globalThis.Array.isArray(object?.lines) ? object.lines.map((e: any) => CodeLine.fromJSON(e)) : [] };
+  },
+
+  toJSON(message: ReadCpuCodeResponse): unknown {
+    const obj: any = {};
+    if (message.lines?.length) {
+      obj.lines = message.lines.map((e) => CodeLine.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReadCpuCodeResponse>): ReadCpuCodeResponse {
+    return ReadCpuCodeResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReadCpuCodeResponse>): ReadCpuCodeResponse {
+    const message = createBaseReadCpuCodeResponse();
+    message.lines = object.lines?.map((e) => CodeLine.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseReadCpuProfileRequest(): ReadCpuProfileRequest {
+  return { name: "", spots: 0 };
+}
+
+export const ReadCpuProfileRequest: MessageFns<ReadCpuProfileRequest> = {
+  encode(message: ReadCpuProfileRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.spots !== 0) {
+      writer.uint32(16).uint32(message.spots);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadCpuProfileRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadCpuProfileRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.spots = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReadCpuProfileRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      spots: isSet(object.spots) ? globalThis.Number(object.spots) : 0,
+    };
+  },
+
+  toJSON(message: ReadCpuProfileRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.spots !== 0) {
+      obj.spots = Math.round(message.spots);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReadCpuProfileRequest>): ReadCpuProfileRequest {
+    return ReadCpuProfileRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReadCpuProfileRequest>): ReadCpuProfileRequest {
+    const message = createBaseReadCpuProfileRequest();
+    message.name = object.name ?? "";
+    message.spots = object.spots ?? 0;
+    return message;
+  },
+};
+
+function createBaseReadCpuProfileResponse(): ReadCpuProfileResponse {
+  return { profile: undefined };
+}
+
+export const ReadCpuProfileResponse: MessageFns<ReadCpuProfileResponse> = {
+  encode(message: ReadCpuProfileResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.profile !== undefined) {
+      ReadProfileResponse.encode(message.profile, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadCpuProfileResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadCpuProfileResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.profile = ReadProfileResponse.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReadCpuProfileResponse {
+    return { profile: isSet(object.profile) ? ReadProfileResponse.fromJSON(object.profile) : undefined };
+  },
+
+  toJSON(message: ReadCpuProfileResponse): unknown {
+    const obj: any = {};
+    if (message.profile !== undefined) {
+      obj.profile = ReadProfileResponse.toJSON(message.profile);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReadCpuProfileResponse>): ReadCpuProfileResponse {
+    return ReadCpuProfileResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReadCpuProfileResponse>): ReadCpuProfileResponse {
+    const message = createBaseReadCpuProfileResponse();
+    message.profile = (object.profile !== undefined && object.profile !== null)
+      ? ReadProfileResponse.fromPartial(object.profile)
+      : undefined;
+    return message;
+  },
+};
+
 function createBaseSetMachineEngineRequest(): SetMachineEngineRequest {
   return { name: "", engine: "" };
 }
@@ -4973,6 +5677,47 @@ export const OrchestratorServiceService = {
     responseSerialize: (value: DebugOutput): Buffer => Buffer.from(DebugOutput.encode(value).finish()),
     responseDeserialize: (value: Buffer): DebugOutput => DebugOutput.decode(value),
   },
+  /** The harts of a running machine: registers, page walks, code, where the time goes (CPU-16). */
+  readCpu: {
+    path: "/polyvisor.orchestrator.v1.OrchestratorService/ReadCpu" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ReadCpuRequest): Buffer => Buffer.from(ReadCpuRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ReadCpuRequest => ReadCpuRequest.decode(value),
+    responseSerialize: (value: ReadCpuResponse): Buffer => Buffer.from(ReadCpuResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ReadCpuResponse => ReadCpuResponse.decode(value),
+  },
+  walkCpuAddress: {
+    path: "/polyvisor.orchestrator.v1.OrchestratorService/WalkCpuAddress" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: WalkCpuAddressRequest): Buffer =>
+      Buffer.from(WalkCpuAddressRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): WalkCpuAddressRequest => WalkCpuAddressRequest.decode(value),
+    responseSerialize: (value: WalkCpuAddressResponse): Buffer =>
+      Buffer.from(WalkCpuAddressResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): WalkCpuAddressResponse => WalkCpuAddressResponse.decode(value),
+  },
+  readCpuCode: {
+    path: "/polyvisor.orchestrator.v1.OrchestratorService/ReadCpuCode" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ReadCpuCodeRequest): Buffer => Buffer.from(ReadCpuCodeRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ReadCpuCodeRequest => ReadCpuCodeRequest.decode(value),
+    responseSerialize: (value: ReadCpuCodeResponse): Buffer => Buffer.from(ReadCpuCodeResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ReadCpuCodeResponse => ReadCpuCodeResponse.decode(value),
+  },
+  readCpuProfile: {
+    path: "/polyvisor.orchestrator.v1.OrchestratorService/ReadCpuProfile" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ReadCpuProfileRequest): Buffer =>
+      Buffer.from(ReadCpuProfileRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ReadCpuProfileRequest => ReadCpuProfileRequest.decode(value),
+    responseSerialize: (value: ReadCpuProfileResponse): Buffer =>
+      Buffer.from(ReadCpuProfileResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ReadCpuProfileResponse => ReadCpuProfileResponse.decode(value),
+  },
   /** Also while it runs; kept for its next starts. */
   setMachineEngine: {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/SetMachineEngine" as const,
@@ -5029,6 +5774,11 @@ export interface OrchestratorServiceServer extends UntypedServiceImplementation 
   trace: handleServerStreamingCall<TraceRequest, TraceEntry>;
   /** GDB's remote protocol, one packet a message without its frame; the first message names the machine and attaches. */
   debug: handleBidiStreamingCall<DebugInput, DebugOutput>;
+  /** The harts of a running machine: registers, page walks, code, where the time goes (CPU-16). */
+  readCpu: handleUnaryCall<ReadCpuRequest, ReadCpuResponse>;
+  walkCpuAddress: handleUnaryCall<WalkCpuAddressRequest, WalkCpuAddressResponse>;
+  readCpuCode: handleUnaryCall<ReadCpuCodeRequest, ReadCpuCodeResponse>;
+  readCpuProfile: handleUnaryCall<ReadCpuProfileRequest, ReadCpuProfileResponse>;
   /** Also while it runs; kept for its next starts. */
   setMachineEngine: handleUnaryCall<SetMachineEngineRequest, SetMachineEngineResponse>;
   /** Not built yet. */
@@ -5218,6 +5968,67 @@ export interface OrchestratorServiceClient extends Client {
   debug(): ClientDuplexStream<DebugInput, DebugOutput>;
   debug(options: Partial<CallOptions>): ClientDuplexStream<DebugInput, DebugOutput>;
   debug(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<DebugInput, DebugOutput>;
+  /** The harts of a running machine: registers, page walks, code, where the time goes (CPU-16). */
+  readCpu(
+    request: ReadCpuRequest,
+    callback: (error: ServiceError | null, response: ReadCpuResponse) => void,
+  ): ClientUnaryCall;
+  readCpu(
+    request: ReadCpuRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ReadCpuResponse) => void,
+  ): ClientUnaryCall;
+  readCpu(
+    request: ReadCpuRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ReadCpuResponse) => void,
+  ): ClientUnaryCall;
+  walkCpuAddress(
+    request: WalkCpuAddressRequest,
+    callback: (error: ServiceError | null, response: WalkCpuAddressResponse) => void,
+  ): ClientUnaryCall;
+  walkCpuAddress(
+    request: WalkCpuAddressRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: WalkCpuAddressResponse) => void,
+  ): ClientUnaryCall;
+  walkCpuAddress(
+    request: WalkCpuAddressRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: WalkCpuAddressResponse) => void,
+  ): ClientUnaryCall;
+  readCpuCode(
+    request: ReadCpuCodeRequest,
+    callback: (error: ServiceError | null, response: ReadCpuCodeResponse) => void,
+  ): ClientUnaryCall;
+  readCpuCode(
+    request: ReadCpuCodeRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ReadCpuCodeResponse) => void,
+  ): ClientUnaryCall;
+  readCpuCode(
+    request: ReadCpuCodeRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ReadCpuCodeResponse) => void,
+  ): ClientUnaryCall;
+  readCpuProfile(
+    request: ReadCpuProfileRequest,
+    callback: (error: ServiceError | null, response: ReadCpuProfileResponse) => void,
+  ): ClientUnaryCall;
+  readCpuProfile(
+    request: ReadCpuProfileRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ReadCpuProfileResponse) => void,
+  ): ClientUnaryCall;
+  readCpuProfile(
+    request: ReadCpuProfileRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ReadCpuProfileResponse) => void,
+  ): ClientUnaryCall;
   /** Also while it runs; kept for its next starts. */
   setMachineEngine(
     request: SetMachineEngineRequest,
