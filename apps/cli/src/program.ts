@@ -6,6 +6,7 @@ import { addConsoleCommand } from "./commands/console.ts";
 import { addExecCommand } from "./commands/exec.ts";
 import { addCpuCommand } from "./commands/cpu.ts";
 import { addGdbCommand } from "./commands/gdb.ts";
+import { addImageCommands } from "./commands/image.ts";
 import { addMachineCommands } from "./commands/machine.ts";
 import { addMediateCommands } from "./commands/mediate.ts";
 import { addPushPullCommands } from "./commands/push-pull.ts";
@@ -51,6 +52,7 @@ Everything lies under $HV_HOME (default ~/.polyvisor).`,
   addMachineCommands(program, cli);
   addBoxCommands(program, cli);
   addPushPullCommands(program, cli);
+  addImageCommands(program, cli);
   addRegistryCommands(program, cli);
   addNetCommands(program, cli);
   addServicesCommand(program, cli);

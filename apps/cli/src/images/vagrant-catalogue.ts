@@ -84,7 +84,9 @@ function satisfies(version: string, operator: string, wanted: string): boolean {
       const parts = wanted.split(".").map(Number);
       const limit = parts.length > 1 ? parts.slice(0, -1) : parts;
       const below = [...limit.slice(0, -1), (limit.at(-1) as number) + 1].join(".");
-      return order >= 0 && compareVersions(version, below) < 0;
+      // A pre-release of what lies beyond is not below it: "~> 1.2" takes no 2.0.beta (RubyGems compares the release).
+      const release = version.split(/[.-]/).filter((part) => /^\d+$/.test(part)).join(".");
+      return order >= 0 && compareVersions(release, below) < 0;
     }
   }
 }
