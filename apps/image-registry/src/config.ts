@@ -1,4 +1,4 @@
-import { address, byteCount, defineConfig, path } from "@polyvisor/service-kit";
+import { address, byteCount, choice, type ConfigSchema, defineConfig, path, text, toggle } from "@polyvisor/service-kit";
 
 export interface ImageRegistryConfig {
   /** Directory that holds everything; made if it is not there. Several processes may share it. */
@@ -8,6 +8,13 @@ export interface ImageRegistryConfig {
   readonly http: string;
   readonly tlsCert: string;
   readonly tlsKey: string;
+  readonly htpasswd: string;
+  readonly authChallenge: "token" | "basic";
+  readonly anonymousPull: boolean;
+  readonly publicUrl: string;
+  /** Registry that is cached; empty: none. */
+  readonly upstream: string;
+  readonly upstreamPrefix: string;
   readonly quotaBytes: number;
   readonly repositoryQuotaBytes: number;
 }
@@ -21,6 +28,18 @@ export const CONFIG = defineConfig<ImageRegistryConfig>({
   },
   tlsCert: { doc: "certificate chain (PEM) for https", type: path, default: "", env: "PV_REGISTRY_TLS_CERT" },
   tlsKey: { doc: "its private key (PEM)", type: path, default: "", env: "PV_REGISTRY_TLS_KEY" },
+  htpasswd: { doc: "file of users (htpasswd -B) who may push and pull; empty: everybody may", type: path, default: "", env: "PV_REGISTRY_HTPASSWD" },
+  authChallenge: { doc: "how clients are asked to log in", type: choice("token", "basic"), default: "token", env: "PV_REGISTRY_AUTH_CHALLENGE" },
+  anonymousPull: { doc: "with users: others may pull", type: toggle, default: false, env: "PV_REGISTRY_ANONYMOUS_PULL" },
+  publicUrl: { doc: "how clients reach the API, where that is not as their Host header says (behind a proxy)", type: text, default: "", env: "PV_REGISTRY_PUBLIC_URL" },
+  upstream: { doc: "URL of a registry whose images are fetched and kept when they are pulled here; empty: none", type: text, default: "", env: "PV_REGISTRY_UPSTREAM" },
+  upstreamPrefix: { doc: "repositories that are upstream's begin with this (it is left out there); empty: all are", type: text, default: "", env: "PV_REGISTRY_UPSTREAM_PREFIX" },
   quotaBytes: { doc: "what pushes may fill in all; 0: no limit", type: byteCount, default: 0, env: "PV_REGISTRY_QUOTA_BYTES" },
   repositoryQuotaBytes: { doc: "what pushes may fill in one repository; 0: no limit", type: byteCount, default: 0, env: "PV_REGISTRY_REPOSITORY_QUOTA_BYTES" },
 });
+
+/** Every option's default; nothing is served over HTTP. */
+export const DEFAULT_CONFIG: Omit<ImageRegistryConfig, "root"> = {
+  ...(Object.fromEntries(Object.entries(CONFIG as ConfigSchema<Record<string, unknown>>).map(([key, option]) => [key, option.default])) as unknown as ImageRegistryConfig),
+  http: "",
+};

@@ -5,7 +5,7 @@ import type { AddressInfo } from "node:net";
 import { writeErrors } from "@polyvisor/image-spec";
 import type { ServiceContext } from "@polyvisor/service-kit";
 import { refusal } from "../core/distribution/distribution-error.ts";
-import type { DistributionRequest, DistributionResponse, FilePart } from "../core/distribution/message.ts";
+import type { DistributionRequest, DistributionResponse, FilePart, StreamPart } from "../core/distribution/message.ts";
 
 export interface HttpOptions {
   /** "host:port"; port 0: any. */
@@ -107,11 +107,12 @@ async function send(message: IncomingMessage, response: ServerResponse, { status
   if (!message.complete && !(await drained(message))) own["connection"] = "close";
   response.writeHead(status, own);
   const head = message.method === "HEAD";
-  if (body === undefined || body instanceof Uint8Array || head) {
-    if (body !== undefined && !(body instanceof Uint8Array)) await body.file.close();
-    response.end(head ? undefined : body);
+  if (head || body === undefined || body instanceof Uint8Array) {
+    if (body !== undefined && "file" in body) await body.file.close();
+    response.end(head || body === undefined ? undefined : body);
     return;
   }
+  if ("pieces" in body) return sendPieces(response, body);
   try {
     await sendFile(response, body);
   } finally {
@@ -139,6 +140,14 @@ async function sendFile(response: ServerResponse, { file, offset, bytes }: FileP
   }
   await Promise.all(sent);
   if (broken) throw broken;
+  response.end();
+}
+
+async function sendPieces(response: ServerResponse, { pieces }: StreamPart): Promise<void> {
+  for await (const piece of pieces) {
+    if (response.destroyed) return; // ends the source, too
+    await new Promise<void>((resolve, reject) => response.write(piece, (error) => (error ? reject(error) : resolve())));
+  }
   response.end();
 }
 

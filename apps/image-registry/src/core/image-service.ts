@@ -2,6 +2,7 @@ import { ContractError, type Implementation } from "@polyvisor/contracts";
 import type { IMAGE } from "@polyvisor/contracts/image";
 import { sha256Of } from "@polyvisor/image-spec";
 import type { ServiceContext } from "@polyvisor/service-kit";
+import type { BlobStore } from "./blob-store.ts";
 import { readBlob, writeBlob } from "./blob-streams.ts";
 import { serveBlocks } from "./block-stream.ts";
 import type { DiskStore } from "./disk-store.ts";
@@ -26,10 +27,11 @@ export interface ImageLimits {
 export class ImageService {
   readonly implementation: Implementation<typeof IMAGE.definition>;
   readonly distribution: Distribution;
+  readonly blobs: BlobStore;
   /** URL of the distribution API; the composition root sets it when it is served. */
   url = "";
   readonly #disks: DiskStore;
-  readonly #storage: Storage;
+  readonly storage: Storage;
   readonly #log: ServiceContext["log"];
   readonly #lazy: LazyBlobs;
 
@@ -38,7 +40,8 @@ export class ImageService {
     const { blobs, boxes, disks, images, lazy, archives } = createStores(storage, { maxBlobBytes: limits.maxBlobBytes, now: () => clock.now(), upstream: limits.upstream });
     this.#lazy = lazy;
     this.#disks = disks;
-    this.#storage = storage;
+    this.blobs = blobs;
+    this.storage = storage;
     this.#log = log;
     const fact = (name: string, data: Record<string, unknown>, machine = "-"): void => events.publish({ machine, service: SERVICE, fact: name, data });
     /** "web/disk0" is machine web's. */
@@ -185,6 +188,6 @@ export class ImageService {
     await this.distribution.uploads.close();
     await this.#disks.close();
     await this.#lazy.close();
-    this.#storage.catalogue.close();
+    this.storage.catalogue.close();
   }
 }

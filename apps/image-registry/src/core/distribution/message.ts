@@ -17,7 +17,7 @@ export interface DistributionRequest {
 export interface DistributionResponse {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
-  readonly body?: Uint8Array | FilePart;
+  readonly body?: Uint8Array | FilePart | StreamPart;
   /** For HEAD, whose body is not sent but whose Content-Length is (RFC 9110 section 9.3.2). */
   readonly bytes?: number;
 }
@@ -26,6 +26,12 @@ export interface DistributionResponse {
 export interface FilePart {
   readonly file: File;
   readonly offset: number;
+  readonly bytes: number;
+}
+
+/** Bytes that come from somewhere else; an error in the middle breaks the answer off. */
+export interface StreamPart {
+  readonly pieces: AsyncIterable<Uint8Array>;
   readonly bytes: number;
 }
 

@@ -29,7 +29,8 @@ export function routeOf(path: string): Route {
     const match = pattern.exec(decoded);
     if (!match) continue;
     const [, name = "", reference = ""] = match;
-    if (name !== "") nameOrThrow(name);
+    if (name === "") return { kind } as Route;
+    nameOrThrow(name);
     if (kind === "blob" || kind === "referrers") digestOrThrow(reference);
     return { kind, name, reference } as Route;
   }
