@@ -54,7 +54,7 @@ describe.each([
   it("answers a unary call with the core's answer, 64-bit values and maps intact", async () => {
     const port = await connect({
       readHart: (request) => ({
-        state: { hart: request.hart, pc: 0xffff_ffff_8000_0000n, x: [0n, 1n], f: [], csr: new Map([[0x300, 5n]]), privilege: 1, status: "paused", instructions: 9n },
+        state: { hart: request.hart, pc: 0xffff_ffff_8000_0000n, x: [0n, 1n], f: [], csr: new Map([[0x300, 5n]]), virtual: false, privilege: 1, status: "paused", instructions: 9n },
       }),
     });
     expect(await port.cpu.readHart({ machine: "m", hart: 3 })).toMatchObject({ state: { hart: 3, pc: 0xffff_ffff_8000_0000n, csr: new Map([[0x300, 5n]]) } });

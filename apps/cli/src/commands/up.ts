@@ -24,6 +24,7 @@ interface UpOptions {
   disk?: string;
   topology?: Topology;
   engine?: string;
+  cpu?: string;
   cpus?: string;
   memory?: string;
   network: boolean;
@@ -49,6 +50,7 @@ export function addUpCommand(program: Command, cli: Cli): void {
     .option("--disk <file>", "raw image; the machine writes to a copy")
     .addOption(topologyOption())
     .option("--engine <name>", "interpreter (default), dynamic or reference")
+    .option("--cpu <features>", "h=off: without the hypervisor extension; mmu=sv39, sv48 (default) or sv57: largest page tables; comma between them")
     .option("--cpus <n>", "number of harts, 1 to 8")
     .option("--memory <amount>", "RAM, e.g. 256M")
     .option("--net <spec>", NIC_HELP, (text: string, all: NicSpec[] = []) => [...all, parseNic(text)])
@@ -79,8 +81,8 @@ async function up(cli: Cli, name: string, options: UpOptions): Promise<{ stack: 
 
 /** Does the command line say anything about what the machine is like? */
 function givesSpec(options: UpOptions): boolean {
-  const { box, kernel, append, firmware, disk, engine, cpus, memory, network, net } = options;
-  return !network || [box, kernel, append, firmware, disk, engine, cpus, memory, net].some((option) => option !== undefined);
+  const { box, kernel, append, firmware, disk, engine, cpu, cpus, memory, network, net } = options;
+  return !network || [box, kernel, append, firmware, disk, engine, cpu, cpus, memory, net].some((option) => option !== undefined);
 }
 
 async function specOf(cli: Cli, stack: Stack, name: string, options: UpOptions): Promise<MachineSpec> {
@@ -99,6 +101,7 @@ async function specOf(cli: Cli, stack: Stack, name: string, options: UpOptions):
     harts: options.cpus === undefined ? 0 : parseCount(options.cpus, "--cpus", 1, 8),
     memoryBytes: options.memory === undefined ? 0n : parseBytes(options.memory),
     engine: options.engine ?? "",
+    cpu: options.cpu ?? "",
     noNetwork: !options.network,
     nics: options.net ?? [],
   });

@@ -4,7 +4,8 @@ import type { ServiceContext } from "@polyvisor/service-kit";
 import { serveDebug } from "./debug/debug-stream.ts";
 import { ENGINES, type EngineName } from "./hart-loop.ts";
 import type { HartHost } from "./host.ts";
-import { ISA } from "./isa-string.ts";
+import { DEFAULT_FEATURES, parseCpuFeatures } from "./cpu-features.ts";
+import { isaString } from "./isa-string.ts";
 import { Machine, type MachinePeers } from "./machine.ts";
 
 export interface CpuServiceOptions {
@@ -33,6 +34,7 @@ export class CpuService {
     createHarts: async (request) => {
       const id = request.machine;
       this.#validate(request);
+      const features = parseCpuFeatures(request.cpu);
       if (this.#machines.has(id) || this.#creating.has(id)) {
         throw new ContractError("already-exists", `createHarts: ${id} has harts already; destroy them first`);
       }
@@ -45,7 +47,7 @@ export class CpuService {
           {
             machine: id, harts: request.harts, engine: (request.engine || "interpreter") as EngineName,
             firmware: request.firmware === Firmware.NONE ? "none" : "builtin",
-            entry: request.entry, deviceTree: request.deviceTree, ramBase: request.ramBase, ramBytes: request.ramBytes,
+            features, entry: request.entry, deviceTree: request.deviceTree, ramBase: request.ramBase, ramBytes: request.ramBytes,
           },
           this.#peers,
           this.#host,
@@ -59,7 +61,7 @@ export class CpuService {
       } finally {
         this.#creating.delete(id);
       }
-      return { isa: ISA };
+      return { isa: isaString(features), mmu: `riscv,${features.paging}` };
     },
     runHarts: async ({ machine }) => {
       await this.#machine("runHarts", machine).run();
@@ -133,7 +135,7 @@ export class CpuService {
   describe(): Record<string, string> {
     return {
       machines: [...this.#machines.values()].map(({ spec, state, engine }) => `${spec.machine} (${state}, ${engine})`).join(", ") || "none",
-      isa: ISA,
+      isa: isaString(DEFAULT_FEATURES),
       leases: this.#peers.sharedMemory ? "shared, coherent" : "coherent",
     };
   }

@@ -28,7 +28,7 @@ export function assembleHart(options: HartThreadOptions, surroundings: HartSurro
   const cells = harts[options.hart]!;
   const machine = new MachineCells(memory.buffer);
   const time = new GuestTime(machine, () => surroundings.hostMs());
-  const core = new Privileged(cells, time);
+  const core = new Privileged(cells, time, options.features);
   const mailbox = new HartMailbox(cells, machine);
   const physical = new HartPhysical(ram, cells, mailbox, new Clint(harts, core, time));
   const mmu = new Mmu({ memory, cells, core, physical, ramBase: Number(ram.base), ramBytes: ram.bytes, ramOffset: ram.offset });

@@ -1,3 +1,4 @@
+import type { CpuFeatures } from "./cpu-features.ts";
 import type { RamLayout } from "./physical.ts";
 import type { EngineName } from "./hart-loop.ts";
 
@@ -10,6 +11,7 @@ export interface HartThreadOptions {
   readonly engine: EngineName;
   /** SBI calls are answered by the cpu-emulator. */
   readonly builtinFirmware: boolean;
+  readonly features: CpuFeatures;
 }
 
 export interface HartThread {

@@ -12,6 +12,16 @@ const PAIRS: readonly (readonly [number, number])[] = [
   [Csr.SATP, Csr.VSATP],
 ];
 
+const PARTNER: ReadonlyMap<number, number> = new Map(PAIRS.flatMap(([s, vs]) => [[s, vs], [vs, s]]));
+/** Where a register of the pairs is while V = 1. */
+export const exchangedNumber = (number: number): number => PARTNER.get(number) ?? number;
+
+/** The low words of mstatus and vsstatus as they would be with V = 0, while V = 1. */
+export function statusBeneath(cells: HartCells): { readonly mstatus: number; readonly vsstatus: number } {
+  const [status, other] = [cells.csr32(Csr.MSTATUS), cells.csr32(Csr.VSSTATUS)];
+  return { mstatus: (status & ~SSTATUS_WRITABLE) | (other & SSTATUS_WRITABLE), vsstatus: status & SSTATUS_WRITABLE };
+}
+
 /** Exchanges the registers and answers the low word of mstatus as it is then; the caller stores it. */
 export function exchangeGuestRegisters(cells: HartCells): number {
   const words = cells.i32;

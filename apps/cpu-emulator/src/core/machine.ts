@@ -14,7 +14,8 @@ import { boot, ENGINES, type EngineName } from "./hart-loop.ts";
 import { ENGINE, EXTERNAL_PENDING, INSTRET, REQUESTS } from "./hart-state.ts";
 import { readHartState, writeHartState, type HartStatus } from "./hart-snapshot.ts";
 import { decodeSavedHarts, encodeSavedHarts, restoreHart, saveHart } from "./saved-harts.ts";
-import { ISA } from "./isa-string.ts";
+import type { CpuFeatures } from "./cpu-features.ts";
+import { isaString } from "./isa-string.ts";
 import { hartStats, type HartReport } from "./hart-stats.ts";
 import type { HartHost, HartThread } from "./host.ts";
 import { Inspector } from "./inspect.ts";
@@ -35,6 +36,7 @@ export interface MachineSpec {
   readonly deviceTree: bigint;
   readonly ramBase: bigint;
   readonly ramBytes: bigint;
+  readonly features: CpuFeatures;
 }
 
 export interface MachinePeers {
@@ -124,14 +126,14 @@ export class Machine {
     for (let index = 0; index < spec.harts; index++) {
       const cells = new HartCells(memory.buffer, index);
       cells.u8.fill(0, 0, ENGINE);
-      const core = new Privileged(cells, this.#time);
+      const core = new Privileged(cells, this.#time, spec.features);
       boot(core, spec.firmware, spec.entry, spec.deviceTree);
       const exits = new ExitLink({
         machine: spec.machine, hart: index, mailbox: new HostMailbox(cells), lease: this.#lease,
         onClose: (reason) => this.#fail(`device-bus: ${reason}`),
       });
       const thread = this.#host.start({
-        memory, hart: index, harts: spec.harts, ram, engine: spec.engine, builtinFirmware: spec.firmware === "builtin",
+        memory, hart: index, harts: spec.harts, ram, engine: spec.engine, builtinFirmware: spec.firmware === "builtin", features: spec.features,
       });
       const hart: Hart = { cells, core, thread, exits, report: {}, profile: [] };
       thread.onFailure((reason) => this.#fail(reason));
@@ -211,7 +213,7 @@ export class Machine {
   save(): Promise<Uint8Array> {
     return this.#exclusive(async () => {
       this.#paused(0, "saveHarts");
-      return encodeSavedHarts({ isa: ISA, time: BigInt(this.#time.ticks()), harts: this.#harts.map(({ core }) => saveHart(core)) });
+      return encodeSavedHarts({ isa: isaString(this.spec.features), time: BigInt(this.#time.ticks()), harts: this.#harts.map(({ core }) => saveHart(core)) });
     });
   }
   /** All or nothing: a blob that does not fit changes no hart. */

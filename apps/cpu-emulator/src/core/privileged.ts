@@ -1,13 +1,13 @@
 import { CSRS as TABLE, privileged as spec, type ir } from "@polyvisor/isa";
 import {
   Csr, csrNumbers, csrRow, GUEST_INTERRUPTS, guestStce, HStatus, Interrupt, MEIP, MSIP, MStatus, MSTATUS_HIGH_WRITABLE, MTIP, SEIP, SGEIP,
-  SSIP, stce, STIP, VSTIP, type CsrRow,
+  SSIP, SSTATUS_VISIBLE, stce, STIP, VSTIP, type CsrRow,
 } from "./csr.ts";
 import { fpState, type HartCells } from "./cells.ts";
 import { Cause, ExitReason, type PmpAccess, type PrivilegedCore, type TranslationListener } from "./engine.ts";
 import type { GuestTime } from "./guest-time.ts";
 import { CSRS, EXTERNAL_PENDING, FFLAGS, FRM, INSTRET, PC, PRIVILEGE, RESERVATION, TRAP_CAUSE, TRAP_VALUE, VIRTUAL, X } from "./hart-state.ts";
-import { exchangeGuestRegisters } from "./hypervisor.ts";
+import { exchangedNumber, exchangeGuestRegisters, statusBeneath } from "./hypervisor.ts";
 import { MTIMECMP, TRAP_COUNTS } from "./mailbox.ts";
 import { type CpuFeatures, DEFAULT_FEATURES, PAGING_MODE } from "./cpu-features.ts";
 import { Pmp } from "./pmp.ts";
@@ -40,6 +40,8 @@ export class Privileged implements PrivilegedCore {
   /** A debugger's breakpoints: an ebreak that is one of them is not executed. */
   debugger: { ebreak(): boolean } | undefined;
   readonly #features: CpuFeatures;
+  /** While CSRs of a running guest's hart are read from outside. */
+  #beneath = false;
 
   constructor(cells: HartCells, time: GuestTime, features: CpuFeatures = DEFAULT_FEATURES) {
     this.cells = cells;
@@ -53,7 +55,7 @@ export class Privileged implements PrivilegedCore {
   }
   /** V: the hart runs a guest of its hypervisor. */
   get virtual(): boolean {
-    return this.cells.i32[VIRTUAL >> 2] !== 0;
+    return this.cells.i32[VIRTUAL >> 2] !== 0 && !this.#beneath;
   }
   /** misa.H */
   get hypervisor(): boolean {
@@ -345,7 +347,25 @@ export class Privileged implements PrivilegedCore {
   readOne(number: number): bigint | undefined {
     const row = this.#has(number) ? csrRow(number) : undefined;
     if (!row) return undefined;
-    return this.virtual ? this.#asHypervisor(() => row.read(this)) : row.read(this);
+    return this.virtual ? this.#readBeneath(number) : row.read(this);
+  }
+  /** What it would read with V = 0. Changes nothing: the hart may be running, in another thread. */
+  #readBeneath(number: number): bigint {
+    const { mstatus, vsstatus } = statusBeneath(this.cells);
+    const full = (status: number, high: bigint): bigint => {
+      const dirty = (status & MStatus.FS) === MStatus.FS ? spec.MSTATUS.SD : 0n;
+      return (high & ~spec.MSTATUS.SD & ~0xffff_ffffn) | BigInt(status >>> 0) | dirty;
+    };
+    const high = this.cells.csr(Csr.MSTATUS);
+    if (number === Csr.MSTATUS) return full(mstatus, high);
+    if (number === Csr.SSTATUS) return full(mstatus, high) & SSTATUS_VISIBLE;
+    if (number === Csr.VSSTATUS) return full(vsstatus, high) & SSTATUS_VISIBLE;
+    this.#beneath = true;
+    try {
+      return csrRow(exchangedNumber(number))!.read(this);
+    } finally {
+      this.#beneath = false;
+    }
   }
   /** Writes one CSR with M-mode rights, as csrw would (WriteHart); false when there is none with that number. */
   writeOne(number: number, value: bigint): boolean {

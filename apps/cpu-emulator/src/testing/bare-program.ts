@@ -47,7 +47,7 @@ export async function bareMachine(options: BareProgram): Promise<BareMachine> {
   const cpu = mediated(service.contract, service.implementation);
   await cpu.createHarts({
     machine: id, harts, engine: options.engine ?? "interpreter", firmware: options.firmware ?? Firmware.NONE,
-    entry: RAM_BASE, deviceTree: 0n, ramBase: RAM_BASE, ramBytes, deterministic: false,
+    entry: RAM_BASE, deviceTree: 0n, ramBase: RAM_BASE, ramBytes, deterministic: false, cpu: "",
   });
   return { id, cpu, memory, fakeMemory, bus, context, close: () => service.close() };
 }

@@ -1,4 +1,5 @@
 import { HartCells, MachineCells } from "../core/cells.ts";
+import type { CpuFeatures } from "../core/cpu-features.ts";
 import { GuestTime } from "../core/guest-time.ts";
 import { HART_AREA_BASE, HART_AREA_BYTES } from "../core/hart-state.ts";
 import { HartMailbox, HostMailbox } from "../core/mailbox.ts";
@@ -20,7 +21,7 @@ export interface TestHart {
 }
 
 /** Harts without threads, engine or MMU: the privileged core over its cells, with a clock set by hand. */
-export function testHarts(count: number): { harts: TestHart[]; time: GuestTime; clock: { ms: number }; memory: GuestMemory } {
+export function testHarts(count: number, features?: CpuFeatures): { harts: TestHart[]; time: GuestTime; clock: { ms: number }; memory: GuestMemory } {
   const buffer = new SharedArrayBuffer(HART_AREA_BASE + (count - 1) * HART_AREA_BYTES + 0x1_0000);
   const clock = { ms: 0 };
   const machine = new MachineCells(buffer);
@@ -34,7 +35,7 @@ export function testHarts(count: number): { harts: TestHart[]; time: GuestTime; 
   };
   const harts = Array.from({ length: count }, (_, hart): TestHart => {
     const cells = new HartCells(buffer, hart);
-    const core = new Privileged(cells, time);
+    const core = new Privileged(cells, time, features);
     const translation = { contexts: 0, flushes: 0 };
     core.reset(0x8000_0000n, BigInt(hart), 0n);
     core.translation = { contextChanged: () => void translation.contexts++, flushTlb: () => void translation.flushes++ };

@@ -25,6 +25,7 @@ export function checkSpec(spec: MachineSpec | undefined): MachineSpec {
   if (spec.firmware && !["builtin", "none"].includes(spec.firmware) && !DIGEST.test(spec.firmware)) {
     throw invalid(`firmware "${spec.firmware.slice(0, 80)}"; expected builtin, none or sha256:<64 hex digits>`);
   }
+  if (!/^[a-z0-9=,]{0,200}$/.test(spec.cpu)) throw invalid(`cpu "${spec.cpu.slice(0, 80)}"; expected features such as h=off,mmu=sv57`);
   if (spec.harts > MAX_HARTS) throw invalid(`${spec.harts} CPUs; at most ${MAX_HARTS}`);
   if (spec.memoryBytes !== 0n && (spec.memoryBytes < MIN_MEMORY_BYTES || spec.memoryBytes % BigInt(PAGE_BYTES) !== 0n)) {
     throw invalid(`${spec.memoryBytes} bytes of memory; expected at least 1 MiB and a multiple of ${PAGE_BYTES}`);

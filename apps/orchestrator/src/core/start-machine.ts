@@ -72,7 +72,7 @@ export async function startMachine(input: StartInput): Promise<LiveMachine> {
   if (nics.length > 0) await step("network", nics.map(({ port }) => port).join(", "), () => createPorts(peers.network, machine, nics));
 
   // The harts first: they answer the ISA string that the board's device tree needs. They do not run yet.
-  const { isa } = await step("harts", `${plan.harts} × ${spec.engine}`, () => createHarts(peers, spec, plan));
+  const { isa, mmu } = await step("harts", `${plan.harts} × ${spec.engine}`, () => createHarts(peers, spec, plan));
   const { deviceTree } = await step("board", plan.devices.map((device) => device.id).join(", ") || "no virtio devices", () =>
     peers.devices.createBoard(
       {
@@ -85,7 +85,7 @@ export async function startMachine(input: StartInput): Promise<LiveMachine> {
         initrdStart: plan.initrd.start,
         initrdEnd: plan.initrd.end,
         devices: [...plan.devices],
-        mmu: "",
+        mmu,
       },
       { timeoutMs: SLOW_CALL_MS },
     ),
@@ -149,7 +149,7 @@ function planDisk(spec: MachineSpec, box: Box | undefined, base: BlobFile | unde
   return { id: diskId(spec.name), baseDigest, baseMediaType, bytes };
 }
 
-function createHarts(peers: OrchestratorPeers, spec: MachineSpec, plan: BootPlan): Promise<{ isa: string }> {
+function createHarts(peers: OrchestratorPeers, spec: MachineSpec, plan: BootPlan): Promise<{ isa: string; mmu: string }> {
   return peers.cpu.createHarts(
     {
       machine: spec.name,
@@ -161,6 +161,7 @@ function createHarts(peers: OrchestratorPeers, spec: MachineSpec, plan: BootPlan
       ramBase: plan.ramBase,
       ramBytes: plan.ramBytes,
       deterministic: false,
+      cpu: spec.cpu,
     },
     { timeoutMs: SLOW_CALL_MS },
   );

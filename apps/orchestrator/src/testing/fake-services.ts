@@ -129,7 +129,7 @@ export class FakeServices {
     return {
       createHarts: (request) => {
         this.machine(request.machine).harts = request;
-        return { isa: "rv64imafdc" };
+        return { isa: "rv64imafdc", mmu: "riscv,sv48" };
       },
       runHarts: ({ machine }) => {
         this.machine(machine).running = true;

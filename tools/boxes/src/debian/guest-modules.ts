@@ -17,6 +17,8 @@ export const GUEST_MODULES: readonly string[] = [
   // Host-guest sockets.
   "vsock",
   "vmw_vsock_virtio_transport",
+  // Virtual machines in the guest: needs the H extension (hv up --cpu h=on, the default).
+  "kvm",
   // ext4's and libcrc32c's checksum; named only by soft dependencies.
   "crc32c_generic",
 ];

@@ -129,10 +129,18 @@ export interface CreateHartsRequest {
   ramBytes: bigint;
   /** virtual time from the instruction count; UNIMPLEMENTED today */
   deterministic: boolean;
+  /**
+   * What the harts are like, as "h=off,mmu=sv57"; empty = defaults. h=on|off: the H extension; mmu=sv39|sv48|sv57: the largest
+   * page-table format. Unknown: INVALID_ARGUMENT.
+   */
+  cpu: string;
 }
 
 export interface CreateHartsResponse {
+  /** for the device tree's riscv,isa */
   isa: string;
+  /** for its mmu-type: "riscv,sv48" */
+  mmu: string;
 }
 
 export interface RunHartsRequest {
@@ -182,6 +190,8 @@ export interface HartState {
   status: string;
   /** retired since creation */
   instructions: bigint;
+  /** V of the H extension: a guest runs; csr has s* for the hypervisor's registers, vs* for the guest's */
+  virtual: boolean;
 }
 
 export interface HartState_CsrEntry {
@@ -432,6 +442,7 @@ function createBaseCreateHartsRequest(): CreateHartsRequest {
     ramBase: 0n,
     ramBytes: 0n,
     deterministic: false,
+    cpu: "",
   };
 }
 
@@ -475,6 +486,9 @@ export const CreateHartsRequest: MessageFns<CreateHartsRequest> = {
     }
     if (message.deterministic !== false) {
       writer.uint32(72).bool(message.deterministic);
+    }
+    if (message.cpu !== "") {
+      writer.uint32(122).string(message.cpu);
     }
     return writer;
   },
@@ -564,6 +578,14 @@ export const CreateHartsRequest: MessageFns<CreateHartsRequest> = {
             message.deterministic = reader.bool();
             continue;
           }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.cpu = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -595,6 +617,7 @@ export const CreateHartsRequest: MessageFns<CreateHartsRequest> = {
         ? BigInt(object.ram_bytes)
         : 0n,
       deterministic: isSet(object.deterministic) ? globalThis.Boolean(object.deterministic) : false,
+      cpu: isSet(object.cpu) ? globalThis.String(object.cpu) : "",
     };
   },
 
@@ -627,6 +650,9 @@ export const CreateHartsRequest: MessageFns<CreateHartsRequest> = {
     if (message.deterministic !== false) {
       obj.deterministic = message.deterministic;
     }
+    if (message.cpu !== "") {
+      obj.cpu = message.cpu;
+    }
     return obj;
   },
 
@@ -646,18 +672,22 @@ export const CreateHartsRequest: MessageFns<CreateHartsRequest> = {
     message.ramBase = (object.ramBase !== undefined && object.ramBase !== null) ? BigInt(object.ramBase) : 0n;
     message.ramBytes = (object.ramBytes !== undefined && object.ramBytes !== null) ? BigInt(object.ramBytes) : 0n;
     message.deterministic = object.deterministic ?? false;
+    message.cpu = object.cpu ?? "";
     return message;
   },
 };
 
 function createBaseCreateHartsResponse(): CreateHartsResponse {
-  return { isa: "" };
+  return { isa: "", mmu: "" };
 }
 
 export const CreateHartsResponse: MessageFns<CreateHartsResponse> = {
   encode(message: CreateHartsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.isa !== "") {
       writer.uint32(10).string(message.isa);
+    }
+    if (message.mmu !== "") {
+      writer.uint32(18).string(message.mmu);
     }
     return writer;
   },
@@ -683,6 +713,14 @@ export const CreateHartsResponse: MessageFns<CreateHartsResponse> = {
             message.isa = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.mmu = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -696,13 +734,19 @@ export const CreateHartsResponse: MessageFns<CreateHartsResponse> = {
   },
 
   fromJSON(object: any): CreateHartsResponse {
-    return { isa: isSet(object.isa) ? globalThis.String(object.isa) : "" };
+    return {
+      isa: isSet(object.isa) ? globalThis.String(object.isa) : "",
+      mmu: isSet(object.mmu) ? globalThis.String(object.mmu) : "",
+    };
   },
 
   toJSON(message: CreateHartsResponse): unknown {
     const obj: any = {};
     if (message.isa !== "") {
       obj.isa = message.isa;
+    }
+    if (message.mmu !== "") {
+      obj.mmu = message.mmu;
     }
     return obj;
   },
@@ -713,6 +757,7 @@ export const CreateHartsResponse: MessageFns<CreateHartsResponse> = {
   fromPartial(object: DeepPartial<CreateHartsResponse>): CreateHartsResponse {
     const message = createBaseCreateHartsResponse();
     message.isa = object.isa ?? "";
+    message.mmu = object.mmu ?? "";
     return message;
   },
 };
@@ -1271,7 +1316,7 @@ export const DestroyHartsResponse: MessageFns<DestroyHartsResponse> = {
 };
 
 function createBaseHartState(): HartState {
-  return { hart: 0, pc: 0n, x: [], f: [], csr: new Map(), privilege: 0, status: "", instructions: 0n };
+  return { hart: 0, pc: 0n, x: [], f: [], csr: new Map(), privilege: 0, status: "", instructions: 0n, virtual: false };
 }
 
 export const HartState: MessageFns<HartState> = {
@@ -1319,6 +1364,9 @@ export const HartState: MessageFns<HartState> = {
         throw new globalThis.Error("value provided for field message.instructions of type uint64 too large");
       }
       writer.uint32(64).uint64(message.instructions);
+    }
+    if (message.virtual !== false) {
+      writer.uint32(72).bool(message.virtual);
     }
     return writer;
   },
@@ -1423,6 +1471,14 @@ export const HartState: MessageFns<HartState> = {
             message.instructions = reader.uint64() as bigint;
             continue;
           }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.virtual = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1453,6 +1509,7 @@ export const HartState: MessageFns<HartState> = {
       privilege: isSet(object.privilege) ? globalThis.Number(object.privilege) : 0,
       status: isSet(object.status) ? globalThis.String(object.status) : "",
       instructions: isSet(object.instructions) ? BigInt(object.instructions) : 0n,
+      virtual: isSet(object.virtual) ? globalThis.Boolean(object.virtual) : false,
     };
   },
 
@@ -1485,6 +1542,9 @@ export const HartState: MessageFns<HartState> = {
     if (message.instructions !== 0n) {
       obj.instructions = message.instructions.toString();
     }
+    if (message.virtual !== false) {
+      obj.virtual = message.virtual;
+    }
     return obj;
   },
 
@@ -1511,6 +1571,7 @@ export const HartState: MessageFns<HartState> = {
     message.instructions = (object.instructions !== undefined && object.instructions !== null)
       ? BigInt(object.instructions)
       : 0n;
+    message.virtual = object.virtual ?? false;
     return message;
   },
 };

@@ -132,6 +132,8 @@ export interface MachineSpec {
   ephemeral: boolean;
   /** empty: one on the default network, unless no_network */
   nics: NicSpec[];
+  /** CPU features, as polyvisor.cpu.v1.CreateHartsRequest.cpu: "h=off,mmu=sv57" */
+  cpu: string;
 }
 
 export interface NicSpec {
@@ -436,6 +438,7 @@ function createBaseMachineSpec(): MachineSpec {
     topology: "",
     ephemeral: false,
     nics: [],
+    cpu: "",
   };
 }
 
@@ -491,6 +494,9 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     }
     for (const v of message.nics) {
       NicSpec.encode(v!, writer.uint32(162).fork()).join();
+    }
+    if (message.cpu !== "") {
+      writer.uint32(170).string(message.cpu);
     }
     return writer;
   },
@@ -628,6 +634,14 @@ export const MachineSpec: MessageFns<MachineSpec> = {
             message.nics.push(NicSpec.decode(reader, reader.uint32()));
             continue;
           }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.cpu = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -687,6 +701,7 @@ export const MachineSpec: MessageFns<MachineSpec> = {
       nics: globalThis.Array.isArray(object?.nics)
         ? object.nics.map((e: any) => NicSpec.fromJSON(e))
         : [],
+      cpu: isSet(object.cpu) ? globalThis.String(object.cpu) : "",
     };
   },
 
@@ -737,6 +752,9 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     if (message.nics?.length) {
       obj.nics = message.nics.map((e) => NicSpec.toJSON(e));
     }
+    if (message.cpu !== "") {
+      obj.cpu = message.cpu;
+    }
     return obj;
   },
 
@@ -762,6 +780,7 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     message.topology = object.topology ?? "";
     message.ephemeral = object.ephemeral ?? false;
     message.nics = object.nics?.map((e) => NicSpec.fromPartial(e)) || [];
+    message.cpu = object.cpu ?? "";
     return message;
   },
 };
