@@ -111,6 +111,27 @@ const cases: Case[] = [
     },
   },
   {
+    requirement: "CPU-13",
+    title: "an unknown CPU feature → invalid; mmu=sv39 and h=off are what the answer says and the harts do",
+    needs,
+    async run(port, environment) {
+      const machine = environment.unique("cpu");
+      await refused("invalid", port.createHarts(request(machine, { cpu: "turbo=on" })));
+      await refused("invalid", port.createHarts(request(machine, { cpu: "mmu=sv64" })));
+      const { isa, mmu } = await port.createHarts(request(machine, { cpu: "mmu=sv39,h=off" }));
+      assert.equal(mmu, "riscv,sv39");
+      assert.doesNotMatch(isa, /^rv64[a-z]*h/);
+      const { state } = await port.readHart({ machine, hart: 0 });
+      assert.ok(state);
+      assert.equal(state.virtual, false);
+      assert.equal((state.csr.get(0x301) ?? 0n) & (1n << 7n), 0n, "misa.H with h=off");
+      const sv48 = 9n << 60n;
+      await port.writeHart({ machine, state: { ...state, csr: new Map([[0x180, sv48]]) } });
+      assert.equal((await port.readHart({ machine, hart: 0 })).state?.csr.get(0x180), 0n, "satp took Sv48 with mmu=sv39");
+      await port.destroyHarts({ machine });
+    },
+  },
+  {
     requirement: "CPU-1",
     title: "harts that exist → already-exists; the ISA string names RV64GC",
     needs,
