@@ -48,7 +48,7 @@ export function addMachineCommands(program: Command, cli: Cli): void {
 }
 
 /** Machines of the running stacks as they are, of the others as they were left. */
-async function listMachines(cli: Cli): Promise<Machine[]> {
+export async function listMachines(cli: Cli): Promise<Machine[]> {
   const running = await cli.stacks.running();
   const live = await Promise.all(running.map(async (stack) => (await stack.orchestrator.listMachines({})).machines));
   const stored = cli.stacks.stoppedMachines(running.map((stack) => stack.info.topology));

@@ -1,9 +1,11 @@
+import { extname } from "node:path";
 import { ContractError, messages } from "@polyvisor/contracts";
 import { MachineSpec, type Machine, type NicSpec, type OrchestratorPort, type StartProgress } from "@polyvisor/contracts/orchestrator";
 import { Option, type Command } from "commander";
 import { ensureBox } from "../boxes.ts";
 import { addCommand, type Cli } from "../cli.ts";
 import { UsageError } from "../cli-error.ts";
+import { formatOf, importDiskFile } from "../disk-file.ts";
 import { NIC_HELP, parseNic } from "../format/nic.ts";
 import { formatDuration, parseBytes, parseCount } from "../format/quantity.ts";
 import { machineJson } from "../format/machine.ts";
@@ -47,7 +49,7 @@ export function addUpCommand(program: Command, cli: Cli): void {
     .option("--initrd <file>", "initial RAM disk of the kernel")
     .option("--append <arguments>", "added to the kernel's command line")
     .option("--firmware <kind>", "builtin (SBI answered by the cpu-emulator), none (starts in M-mode), or a file such as OpenSBI's fw_jump.bin")
-    .option("--disk <file>", "raw image; the machine writes to a copy")
+    .option("--disk <file>", "disk image, raw or qcow2 (vmdk, vdi where qemu-img is installed), as its name says; the machine writes to a copy")
     .addOption(topologyOption())
     .option("--engine <name>", "interpreter (default), dynamic or reference")
     .option("--cpu <features>", "h=off: without the hypervisor extension; mmu=sv39, sv48 (default) or sv57: largest page tables; comma between them")
@@ -97,7 +99,7 @@ async function specOf(cli: Cli, stack: Stack, name: string, options: UpOptions):
     initrdDigest: await upload(options.initrd),
     firmware: ["", "builtin", "none"].includes(firmware) ? firmware : await upload(firmware),
     bootArguments: options.append ?? "",
-    diskDigest: await upload(options.disk),
+    ...(await diskFields(stack, options.disk)),
     harts: options.cpus === undefined ? 0 : parseCount(options.cpus, "--cpus", 1, 8),
     memoryBytes: options.memory === undefined ? 0n : parseBytes(options.memory),
     engine: options.engine ?? "",
@@ -105,6 +107,15 @@ async function specOf(cli: Cli, stack: Stack, name: string, options: UpOptions):
     noNetwork: !options.network,
     nics: options.net ?? [],
   });
+}
+
+/** A raw image goes into the registry as it is; others become chunked images. */
+async function diskFields(stack: Stack, path: string | undefined): Promise<Partial<MachineSpec>> {
+  if (!path) return {};
+  const format = extname(path) === "" ? "raw" : formatOf(path, undefined);
+  if (format === "raw") return { diskDigest: await uploadFile(stack.images, path) };
+  const image = await importDiskFile(stack.images, path, format);
+  return { diskDigest: image.digest, diskMediaType: image.mediaType, diskBytes: image.diskBytes };
 }
 
 /** Starts a machine and shows each stage as it begins. Answers the machine once it is ready. */

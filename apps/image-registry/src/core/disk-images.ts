@@ -1,5 +1,5 @@
 import { ContractError, type Channel, type Sink } from "@polyvisor/contracts";
-import type { DiffDiskResponse, DiskImage, ExportDiskResponse, ImportImageRequest, ImportImageResponse } from "@polyvisor/contracts/image";
+import { Descriptor, type DiffDiskResponse, type DiskImage, type ExportDiskResponse, type ImportImageRequest, type ImportImageResponse } from "@polyvisor/contracts/image";
 import {
   DISK_CHUNK_BYTES, DISK_TYPES, MAX_DISK_LAYERS, packDisk, Qcow2Disk, sha256Bytes, writeQcow2, type BlobRef, type DiskSource, type PackOptions, type Qcow2Codecs,
 } from "@polyvisor/image-spec";
@@ -173,7 +173,15 @@ export class DiskImages {
         options,
       );
       const digest = await this.#blobs.put(index);
-      return { digest, mediaType: DISK_TYPES.index, indexBytes: BigInt(index.length), diskBytes: BigInt(source.bytes), addedBytes: BigInt(data.bytes) };
+      const parts = await this.#chunks.parts({ digest, bytes: index.length });
+      return {
+        digest,
+        mediaType: DISK_TYPES.index,
+        indexBytes: BigInt(index.length),
+        diskBytes: BigInt(source.bytes),
+        addedBytes: BigInt(data.bytes),
+        parts: parts.map((part) => Descriptor.fromPartial({ mediaType: part.mediaType, digest: part.digest, size: BigInt(part.bytes) })),
+      };
     } finally {
       await writer.discard(); // nothing to discard after a commit
     }

@@ -3,7 +3,7 @@ import { dirname } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { ContractError } from "@polyvisor/contracts";
 import { MachineSpec, type MachineState } from "@polyvisor/contracts/orchestrator";
-import type { MachineRecord, MachineStore } from "../core/machine-store.ts";
+import type { MachineDisk, MachineRecord, MachineStore, SnapshotRecord } from "../core/machine-store.ts";
 
 /** Each entry brings the schema from the version of its index to the next; entries are never changed, only added. */
 const MIGRATIONS = [
@@ -19,6 +19,14 @@ const MIGRATIONS = [
      disk_id text, disk_base text, disk_bytes text
    ) strict`,
   "alter table machines add column disk_base_type text",
+  `create table snapshots (
+     machine text not null, name text not null,
+     created_unix_ms integer not null,
+     note text not null, while_running integer not null,
+     spec text not null,  -- MachineSpec as JSON
+     disk text,           -- MachineDisk as JSON, bytes as a string; null: none
+     primary key (machine, name)
+   ) strict`,
 ];
 
 /**
@@ -100,6 +108,33 @@ export class SqliteMachineStore implements MachineStore {
     this.#database.prepare("delete from machines where name = ?").run(name);
   }
 
+  snapshots(): SnapshotRecord[] {
+    const rows = this.#database.prepare("select * from snapshots order by created_unix_ms, machine, name").all() as unknown as SnapshotRow[];
+    return rows.map((row) => {
+      const disk = row.disk === null ? undefined : (JSON.parse(row.disk) as Omit<MachineDisk, "bytes"> & { bytes: string });
+      return {
+        machine: row.machine,
+        name: row.name,
+        createdUnixMs: row.created_unix_ms,
+        note: row.note,
+        whileRunning: row.while_running === 1,
+        spec: MachineSpec.fromJSON(JSON.parse(row.spec)),
+        disk: disk && { ...disk, bytes: BigInt(disk.bytes) },
+      };
+    });
+  }
+
+  saveSnapshot({ machine, name, createdUnixMs, note, whileRunning, spec, disk }: SnapshotRecord): void {
+    const diskJson = disk ? JSON.stringify({ ...disk, bytes: disk.bytes.toString() }) : null;
+    this.#database
+      .prepare("insert or replace into snapshots values (?, ?, ?, ?, ?, ?, ?)")
+      .run(machine, name, createdUnixMs, note, whileRunning ? 1 : 0, JSON.stringify(MachineSpec.toJSON(spec)), diskJson);
+  }
+
+  removeSnapshot(machine: string, name: string): void {
+    this.#database.prepare("delete from snapshots where machine = ? and name = ?").run(machine, name);
+  }
+
   close(): void {
     if (this.#database.isOpen) this.#database.close();
   }
@@ -118,4 +153,14 @@ interface Row {
   disk_base: string | null;
   disk_bytes: string | null;
   disk_base_type: string | null;
+}
+
+interface SnapshotRow {
+  machine: string;
+  name: string;
+  created_unix_ms: number;
+  note: string;
+  while_running: number;
+  spec: string;
+  disk: string | null;
 }

@@ -12,12 +12,14 @@ const MAX_HARTS = 8; // cpu.proto, CreateHartsRequest.harts
 const DIGEST = /^sha256:[0-9a-f]{64}$/;
 const MAX_BOOT_ARGUMENTS = 2048; // COMMAND_LINE_SIZE of Linux on riscv is 1024; the rest is for other kernels
 
+export function checkName(name: string): void {
+  if (!/^[a-z0-9][a-z0-9-]{0,62}$/.test(name)) throw invalid(`name "${name.slice(0, 80)}"; expected 1 to 63 of a-z, 0-9 and "-", not beginning with "-"`);
+}
+
 /** Refuses what can never work, in the user's words; answers the spec without output-only fields. */
 export function checkSpec(spec: MachineSpec | undefined): MachineSpec {
   if (!spec) throw invalid("no machine spec given");
-  if (!/^[a-z0-9][a-z0-9-]{0,62}$/.test(spec.name)) {
-    throw invalid(`name "${spec.name.slice(0, 80)}"; expected 1 to 63 of a-z, 0-9 and "-", not beginning with "-"`);
-  }
+  checkName(spec.name);
   if (!spec.box && !spec.kernelDigest) throw invalid(`machine ${spec.name} has neither box nor kernel; give one of them`);
   for (const [field, digest] of [["kernel", spec.kernelDigest], ["initrd", spec.initrdDigest], ["disk", spec.diskDigest]] as const) {
     if (digest && !DIGEST.test(digest)) throw invalid(`${field} digest "${digest.slice(0, 80)}"; expected sha256:<64 hex digits>`);
@@ -30,6 +32,7 @@ export function checkSpec(spec: MachineSpec | undefined): MachineSpec {
   if (spec.memoryBytes !== 0n && (spec.memoryBytes < MIN_MEMORY_BYTES || spec.memoryBytes % BigInt(PAGE_BYTES) !== 0n)) {
     throw invalid(`${spec.memoryBytes} bytes of memory; expected at least 1 MiB and a multiple of ${PAGE_BYTES}`);
   }
+  if (spec.diskDigest && spec.diskMediaType && spec.diskBytes === 0n) throw invalid("a chunked disk without its size; give diskBytes");
   if (spec.diskBytes % 512n !== 0n) throw invalid(`disk of ${spec.diskBytes} bytes; expected a multiple of 512`);
   if (spec.bootArguments.length > MAX_BOOT_ARGUMENTS || /[^\x20-\x7e]/.test(spec.bootArguments)) {
     throw invalid(`boot arguments; expected at most ${MAX_BOOT_ARGUMENTS} printable ASCII characters`);

@@ -24,10 +24,26 @@ export interface MachineRecord {
   disk: MachineDisk | undefined;
 }
 
+/** A machine's settings and disk content of one moment. */
+export interface SnapshotRecord {
+  readonly machine: string;
+  readonly name: string;
+  readonly createdUnixMs: number;
+  readonly note: string;
+  readonly whileRunning: boolean;
+  readonly spec: MachineSpec;
+  /** A disk of the image-registry that nobody opens; undefined: the machine has none. */
+  readonly disk: MachineDisk | undefined;
+}
+
 /** Durable state: a call returns when the change would survive a crash of the process. */
 export interface MachineStore {
   list(): MachineRecord[];
   save(record: MachineRecord): void;
   remove(name: string): void;
+  /** Of all machines, oldest first. */
+  snapshots(): SnapshotRecord[];
+  saveSnapshot(record: SnapshotRecord): void;
+  removeSnapshot(machine: string, name: string): void;
   close(): void;
 }

@@ -23,11 +23,13 @@ export interface MachineEnvironment {
   readonly agentTimeoutMs: number;
   /** Called before each start: the services' chains must hold the user's rules. */
   prepareStart(): Promise<void>;
+  /** Removes what others keep for the machine: snapshots, pins, the box of an imported one. */
+  forget(machine: Machine): Promise<void>;
   /** The machine is gone; forget it. */
   removed(machine: Machine): void;
 }
 
-type OperationKind = "start" | "halt" | "destroy" | "restart" | "stop" | "abort" | "recover";
+type OperationKind = "start" | "halt" | "destroy" | "restart" | "stop" | "abort" | "recover" | "snapshot" | "change";
 interface Operation {
   readonly kind: OperationKind;
   readonly abort: AbortController;
@@ -42,13 +44,15 @@ const DOING: Record<OperationKind, string> = {
   stop: "powering off",
   abort: "being cleaned up after a failure",
   recover: "being looked for after a restart of the orchestrator",
+  snapshot: "being copied",
+  change: "being changed",
 };
 /** Operations that the machine begins by itself and that end soon. */
 const UNASKED: ReadonlySet<OperationKind> = new Set(["stop", "abort", "recover"]);
 const HALT_TIMEOUT_MS = 20_000;
 const STATS_TIMEOUT_MS = 1000;
 const DISK_CLOSE_POLL_MS = 100;
-const DISK_CLOSE_ATTEMPTS = 20;
+const DISK_CLOSE_ATTEMPTS = 100;
 
 /**
  * One machine's life. At most one operation at a time: the same command again joins it, another one is refused with
@@ -151,7 +155,7 @@ export class Machine {
   /** Of a running machine at once; kept for its next starts. Unknown engine: `invalid`, nothing changes. */
   async setEngine(engine: string): Promise<void> {
     await this.#settled();
-    if (this.#operation) throw new ContractError("conflict", `machine ${this.name} is ${DOING[this.#operation.kind]}; try again when that is over (hv status ${this.name})`);
+    if (this.#operation) throw this.#busy(this.#operation.kind);
     await this.#environment.peers.cpu.setEngine({ machine: this.name, engine }).catch((error: unknown) => {
       // It has no harts while it is stopped; the engine's name has been checked all the same (CPU-7).
       if (this.#record.state === MachineState.RUNNING || asContractError(error).condition !== "not-found") throw error;
@@ -159,6 +163,28 @@ export class Machine {
     this.#record.spec = { ...this.#record.spec, engine };
     this.#save();
     this.#changed();
+  }
+
+  agentIfReady(): GuestAgent | undefined {
+    return this.#live?.agent?.ready ? this.#live.agent : undefined;
+  }
+
+  /**
+   * Runs what needs the machine to stay as it is meanwhile, and saves its record afterwards. `running`: the guest runs on,
+   * which only `mayRun` allows; else "precondition". Never joins another one.
+   */
+  async hold<T>(kind: "snapshot" | "change", { mayRun }: { mayRun: boolean }, run: (record: MachineRecord, running: boolean) => Promise<T>): Promise<T> {
+    await this.#settled();
+    if (this.#operation) throw this.#busy(this.#operation.kind);
+    const running = this.#record.state === MachineState.RUNNING;
+    if (running && !mayRun) throw new ContractError("precondition", `machine ${this.name} is running; halt it first: hv halt ${this.name}`);
+    let answer!: T;
+    await this.#operate(kind, async () => {
+      answer = await run(this.#record, running);
+      this.#save();
+    });
+    this.#changed();
+    return answer;
   }
 
   /** After a restart of the orchestrator: is the guest still there? */
@@ -178,7 +204,7 @@ export class Machine {
   #operate(kind: OperationKind, run: (signal: AbortSignal) => Promise<void>): Promise<void> {
     if (this.#operation) {
       if (this.#operation.kind === kind) return this.#operation.promise;
-      throw new ContractError("conflict", `machine ${this.name} is ${DOING[this.#operation.kind]}; try again when that is over (hv status ${this.name})`);
+      throw this.#busy(this.#operation.kind);
     }
     const abort = new AbortController();
     const promise = run(abort.signal).finally(() => {
@@ -187,6 +213,10 @@ export class Machine {
     });
     this.#operation = { kind, abort, promise };
     return promise;
+  }
+
+  #busy(kind: OperationKind): ContractError {
+    return new ContractError("conflict", `machine ${this.name} is ${DOING[kind]}; try again when that is over (hv status ${this.name})`);
   }
 
   /** Waits for what nobody asked for: a command must not be refused because a guest happens to be going down. */
@@ -272,6 +302,7 @@ export class Machine {
     this.#live = undefined;
     const left = await this.#teardown();
     await this.#deleteDisk().catch((error: unknown) => left.push(`image-registry: disk: ${asContractError(error).message}`));
+    await this.#environment.forget(this).catch((error: unknown) => left.push(`image-registry: ${asContractError(error).message}`));
     if (left.length > 0) {
       const reason = `destroy ${this.name}: some parts could not be removed (${left.join("; ")}); try again when those services answer`;
       this.#set(MachineState.ABORTED, reason, "machine-aborted");

@@ -8,8 +8,12 @@ import { serveExec } from "./exec.ts";
 import { publishFact } from "./facts.ts";
 import { listServices } from "./list-services.ts";
 import { Machine, type MachineEnvironment } from "./machine.ts";
-import type { MachineRecord, MachineStore } from "./machine-store.ts";
-import { checkSpec, completeSpec } from "./machine-spec.ts";
+import type { MachineDisk, MachineRecord, MachineStore } from "./machine-store.ts";
+import { changeDisk } from "./change-disk.ts";
+import { exportMachine, importMachine, removeImportedBox } from "./machine-archive.ts";
+import { pinFiles, unpinFiles } from "./pinned-files.ts";
+import { snapshotView, Snapshots } from "./snapshots.ts";
+import { checkName, checkSpec, completeSpec } from "./machine-spec.ts";
 import type { OrchestratorPeers } from "./peers.ts";
 import { Rules } from "./rules.ts";
 
@@ -28,6 +32,7 @@ export class Orchestrator {
   readonly #context: ServiceContext;
   readonly #settings: OrchestratorSettings;
   readonly #rules: Rules;
+  readonly #snapshots: Snapshots;
   readonly #environment: MachineEnvironment;
 
   constructor(peers: OrchestratorPeers, store: MachineStore, context: ServiceContext, settings: OrchestratorSettings) {
@@ -36,12 +41,14 @@ export class Orchestrator {
     this.#context = context;
     this.#settings = settings;
     this.#rules = new Rules(peers);
+    this.#snapshots = new Snapshots(peers, store, context.clock);
     this.#environment = {
       peers,
       context,
       store,
       ...settings,
       prepareStart: () => this.#rules.restore(),
+      forget: (machine) => this.#forget(machine),
       removed: (machine) => this.#machines.delete(machine.name),
     };
     this.implementation = this.#implement();
@@ -110,6 +117,37 @@ export class Orchestrator {
         await machine.setEngine(engine);
         return { machine: machine.view() };
       },
+      cloneMachine: async ({ name, newName }) => {
+        this.#checkFree(newName);
+        const { spec, disk } = await this.#snapshots.cloneFor(find(name), newName);
+        return { machine: (await this.#adopt(spec, disk)).view() };
+      },
+      saveSnapshot: async ({ name, snapshot, note }) => ({ snapshot: snapshotView(await this.#snapshots.save(find(name), snapshot, note)) }),
+      restoreSnapshot: async ({ name, snapshot }) => {
+        const machine = find(name);
+        await this.#snapshots.restore(machine, snapshot);
+        return { machine: machine.view() };
+      },
+      listSnapshots: async ({ name }) => ({ snapshots: this.#snapshots.list(name === "" ? "" : find(name).name).map(snapshotView) }),
+      deleteSnapshot: async ({ name, snapshot }) => {
+        await this.#snapshots.delete(find(name).name, snapshot);
+        return {};
+      },
+      exportMachine: async ({ name, snapshot }) => this.#snapshots.content(find(name), snapshot, (content) => exportMachine(this.#peers, content)),
+      importMachine: async ({ digest, name }) => {
+        if (name) this.#checkFree(name);
+        const { spec, disk } = await importMachine(this.#peers.images, digest, name, (wanted) => this.#checkFree(wanted));
+        return { machine: (await this.#adopt(spec, disk)).view() };
+      },
+      resizeMachineDisk: async ({ name, bytes, mayShrink }) => {
+        await changeDisk(this.#peers, find(name), { kind: "resize", bytes, mayShrink });
+        return {};
+      },
+      replaceMachineDisk: async ({ name, digest, mediaType, bytes }) => {
+        const machine = find(name);
+        await changeDisk(this.#peers, machine, { kind: "replace", digest, mediaType, bytes });
+        return { machine: machine.view() };
+      },
       readMachineStats: async ({ name }) => find(name).stats(),
       listServices: async () => ({
         services: await listServices(this.#peers, this.#context.clock),
@@ -136,6 +174,7 @@ export class Orchestrator {
       throw new ContractError("already-exists", `machine ${requested.name} exists with other settings; use it as it is (hv up ${requested.name}), or remove it first: hv destroy ${requested.name}`);
     }
     const spec = await completeSpec(requested, this.#peers.images);
+    await pinFiles(this.#peers.images, spec);
     if (this.#machines.has(requested.name)) return this.#create(asked); // Another client was faster.
     const record: MachineRecord = {
       name: spec.name,
@@ -153,6 +192,39 @@ export class Orchestrator {
     this.#machines.set(spec.name, machine);
     publishFact(this.#context.events, "machine-created", machine.view());
     return machine;
+  }
+
+  #checkFree(name: string): void {
+    checkName(name);
+    if (this.#machines.has(name)) throw new ContractError("already-exists", `there is a machine ${name} already; choose another name, or: hv destroy ${name}`);
+  }
+
+  /** A machine that comes into being halted, with a disk that was made for it. */
+  async #adopt(spec: MachineSpec, disk: MachineDisk | undefined): Promise<Machine> {
+    try {
+      this.#checkFree(spec.name); // another client may have been faster
+      const complete = await completeSpec(spec, this.#peers.images);
+      const { clock } = this.#context;
+      const record: MachineRecord = {
+        name: spec.name, requested: spec, spec: complete, state: MachineState.HALTED, reason: "", exitCode: 0, createdUnixMs: clock.now(), startedUnixMs: 0, disk,
+      };
+      await pinFiles(this.#peers.images, complete);
+      this.#store.save(record);
+      const machine = new Machine(record, this.#environment);
+      this.#machines.set(spec.name, machine);
+      publishFact(this.#context.events, "machine-created", machine.view());
+      return machine;
+    } catch (error) {
+      if (disk) await this.#peers.images.deleteDisk({ id: disk.id }).catch(() => {});
+      await removeImportedBox(this.#peers.images, spec).catch(() => {});
+      throw error;
+    }
+  }
+
+  async #forget({ name, record }: Machine): Promise<void> {
+    for (const snapshot of this.#snapshots.list(name)) await this.#snapshots.delete(name, snapshot.name);
+    await removeImportedBox(this.#peers.images, record.spec);
+    await unpinFiles(this.#peers.images, name);
   }
 
   #watch(name: string, out: Sink<{ machine: ReturnType<Machine["view"]> }>): void {

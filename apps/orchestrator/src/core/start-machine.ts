@@ -113,7 +113,7 @@ export async function startMachine(input: StartInput): Promise<LiveMachine> {
   return live;
 }
 
-interface ResolvedFiles {
+export interface ResolvedFiles {
   readonly box: Box | undefined;
   readonly kernel: BlobFile & { readonly format: Awaited<ReturnType<typeof inspectKernel>> };
   readonly initrd: BlobFile | undefined;
@@ -123,7 +123,7 @@ interface ResolvedFiles {
 }
 
 /** What the user named wins over what the box brings. */
-async function resolveFiles(peers: OrchestratorPeers, spec: MachineSpec): Promise<ResolvedFiles> {
+export async function resolveFiles(peers: OrchestratorPeers, spec: MachineSpec): Promise<ResolvedFiles> {
   const box = spec.box ? (await peers.images.resolveBox({ reference: spec.box })).box : undefined;
   const stat = async (digest: string | undefined): Promise<BlobFile | undefined> =>
     digest ? { digest, bytes: (await peers.images.statBlob({ digest })).bytes } : undefined;
@@ -145,7 +145,7 @@ function planDisk(spec: MachineSpec, box: Box | undefined, base: BlobFile | unde
   const wanted = spec.diskBytes || (base ? base.bytes : box?.config?.diskBytes || (box?.disk?.size ?? 0n));
   const bytes = ((wanted + 511n) / 512n) * 512n; // an image file need not end with a whole sector
   if (!baseDigest && bytes === 0n) return undefined;
-  const baseMediaType = spec.diskDigest ? "" : (box?.disk?.mediaType ?? "");
+  const baseMediaType = spec.diskDigest ? spec.diskMediaType : (box?.disk?.mediaType ?? "");
   return { id: diskId(spec.name), baseDigest, baseMediaType, bytes };
 }
 

@@ -324,6 +324,8 @@ export interface DiskImage {
   diskBytes: bigint;
   /** of the chunks blob that was made */
   addedBytes: bigint;
+  /** all its blobs, bottom first, each layer's chunks before its index */
+  parts: Descriptor[];
 }
 
 export interface DiffDiskRequest {
@@ -4047,7 +4049,7 @@ export const CommitDiskResponse: MessageFns<CommitDiskResponse> = {
 };
 
 function createBaseDiskImage(): DiskImage {
-  return { digest: "", mediaType: "", indexBytes: 0n, diskBytes: 0n, addedBytes: 0n };
+  return { digest: "", mediaType: "", indexBytes: 0n, diskBytes: 0n, addedBytes: 0n, parts: [] };
 }
 
 export const DiskImage: MessageFns<DiskImage> = {
@@ -4075,6 +4077,9 @@ export const DiskImage: MessageFns<DiskImage> = {
         throw new globalThis.Error("value provided for field message.addedBytes of type uint64 too large");
       }
       writer.uint32(40).uint64(message.addedBytes);
+    }
+    for (const v of message.parts) {
+      Descriptor.encode(v!, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -4132,6 +4137,14 @@ export const DiskImage: MessageFns<DiskImage> = {
             message.addedBytes = reader.uint64() as bigint;
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.parts.push(Descriptor.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4167,6 +4180,9 @@ export const DiskImage: MessageFns<DiskImage> = {
         : isSet(object.added_bytes)
         ? BigInt(object.added_bytes)
         : 0n,
+      parts: globalThis.Array.isArray(object?.parts)
+        ? object.parts.map((e: any) => Descriptor.fromJSON(e))
+        : [],
     };
   },
 
@@ -4187,6 +4203,9 @@ export const DiskImage: MessageFns<DiskImage> = {
     if (message.addedBytes !== 0n) {
       obj.addedBytes = message.addedBytes.toString();
     }
+    if (message.parts?.length) {
+      obj.parts = message.parts.map((e) => Descriptor.toJSON(e));
+    }
     return obj;
   },
 
@@ -4204,6 +4223,7 @@ export const DiskImage: MessageFns<DiskImage> = {
     message.addedBytes = (object.addedBytes !== undefined && object.addedBytes !== null)
       ? BigInt(object.addedBytes)
       : 0n;
+    message.parts = object.parts?.map((e) => Descriptor.fromPartial(e)) || [];
     return message;
   },
 };

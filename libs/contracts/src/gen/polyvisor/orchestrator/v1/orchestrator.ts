@@ -134,6 +134,8 @@ export interface MachineSpec {
   nics: NicSpec[];
   /** CPU features, as polyvisor.cpu.v1.CreateHartsRequest.cpu: "h=off,mmu=sv57" */
   cpu: string;
+  /** of disk_digest: empty = the disk's bytes; the index of a chunked disk needs disk_bytes, too */
+  diskMediaType: string;
 }
 
 export interface NicSpec {
@@ -419,6 +421,93 @@ export interface CloneMachineRequest {
 }
 
 export interface CloneMachineResponse {
+  machine: Machine | undefined;
+}
+
+export interface Snapshot {
+  machine: string;
+  /** [a-z0-9][a-z0-9-]{0,30} */
+  name: string;
+  createdUnixMs: bigint;
+  /** 0 = no disk */
+  diskBytes: bigint;
+  note: string;
+  /** the guest had written out what it held, and ran on */
+  whileRunning: boolean;
+}
+
+export interface SaveSnapshotRequest {
+  name: string;
+  snapshot: string;
+  note: string;
+}
+
+export interface SaveSnapshotResponse {
+  snapshot: Snapshot | undefined;
+}
+
+export interface RestoreSnapshotRequest {
+  name: string;
+  snapshot: string;
+}
+
+export interface RestoreSnapshotResponse {
+  machine: Machine | undefined;
+}
+
+export interface ListSnapshotsRequest {
+  name: string;
+}
+
+export interface ListSnapshotsResponse {
+  snapshots: Snapshot[];
+}
+
+export interface DeleteSnapshotRequest {
+  name: string;
+  snapshot: string;
+}
+
+export interface DeleteSnapshotResponse {
+}
+
+export interface ExportMachineRequest {
+  name: string;
+  snapshot: string;
+}
+
+export interface ExportMachineResponse {
+  digest: string;
+  bytes: bigint;
+}
+
+export interface ImportMachineRequest {
+  digest: string;
+  name: string;
+}
+
+export interface ImportMachineResponse {
+  machine: Machine | undefined;
+}
+
+export interface ResizeMachineDiskRequest {
+  name: string;
+  bytes: bigint;
+  mayShrink: boolean;
+}
+
+export interface ResizeMachineDiskResponse {
+}
+
+export interface ReplaceMachineDiskRequest {
+  name: string;
+  digest: string;
+  mediaType: string;
+  bytes: bigint;
+}
+
+export interface ReplaceMachineDiskResponse {
+  machine: Machine | undefined;
 }
 
 function createBaseMachineSpec(): MachineSpec {
@@ -439,6 +528,7 @@ function createBaseMachineSpec(): MachineSpec {
     ephemeral: false,
     nics: [],
     cpu: "",
+    diskMediaType: "",
   };
 }
 
@@ -497,6 +587,9 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     }
     if (message.cpu !== "") {
       writer.uint32(170).string(message.cpu);
+    }
+    if (message.diskMediaType !== "") {
+      writer.uint32(242).string(message.diskMediaType);
     }
     return writer;
   },
@@ -642,6 +735,14 @@ export const MachineSpec: MessageFns<MachineSpec> = {
             message.cpu = reader.string();
             continue;
           }
+          case 30: {
+            if (tag !== 242) {
+              break;
+            }
+
+            message.diskMediaType = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -702,6 +803,11 @@ export const MachineSpec: MessageFns<MachineSpec> = {
         ? object.nics.map((e: any) => NicSpec.fromJSON(e))
         : [],
       cpu: isSet(object.cpu) ? globalThis.String(object.cpu) : "",
+      diskMediaType: isSet(object.diskMediaType)
+        ? globalThis.String(object.diskMediaType)
+        : isSet(object.disk_media_type)
+        ? globalThis.String(object.disk_media_type)
+        : "",
     };
   },
 
@@ -755,6 +861,9 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     if (message.cpu !== "") {
       obj.cpu = message.cpu;
     }
+    if (message.diskMediaType !== "") {
+      obj.diskMediaType = message.diskMediaType;
+    }
     return obj;
   },
 
@@ -781,6 +890,7 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     message.ephemeral = object.ephemeral ?? false;
     message.nics = object.nics?.map((e) => NicSpec.fromPartial(e)) || [];
     message.cpu = object.cpu ?? "";
+    message.diskMediaType = object.diskMediaType ?? "";
     return message;
   },
 };
@@ -5486,11 +5596,14 @@ export const CloneMachineRequest: MessageFns<CloneMachineRequest> = {
 };
 
 function createBaseCloneMachineResponse(): CloneMachineResponse {
-  return {};
+  return { machine: undefined };
 }
 
 export const CloneMachineResponse: MessageFns<CloneMachineResponse> = {
-  encode(_: CloneMachineResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+  encode(message: CloneMachineResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.machine !== undefined) {
+      Machine.encode(message.machine, writer.uint32(10).fork()).join();
+    }
     return writer;
   },
 
@@ -5507,6 +5620,14 @@ export const CloneMachineResponse: MessageFns<CloneMachineResponse> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.machine = Machine.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5519,20 +5640,1474 @@ export const CloneMachineResponse: MessageFns<CloneMachineResponse> = {
     }
   },
 
-  fromJSON(_: any): CloneMachineResponse {
-    return {};
+  fromJSON(object: any): CloneMachineResponse {
+    return { machine: isSet(object.machine) ? Machine.fromJSON(object.machine) : undefined };
   },
 
-  toJSON(_: CloneMachineResponse): unknown {
+  toJSON(message: CloneMachineResponse): unknown {
     const obj: any = {};
+    if (message.machine !== undefined) {
+      obj.machine = Machine.toJSON(message.machine);
+    }
     return obj;
   },
 
   create(base?: DeepPartial<CloneMachineResponse>): CloneMachineResponse {
     return CloneMachineResponse.fromPartial(base ?? {});
   },
-  fromPartial(_: DeepPartial<CloneMachineResponse>): CloneMachineResponse {
+  fromPartial(object: DeepPartial<CloneMachineResponse>): CloneMachineResponse {
     const message = createBaseCloneMachineResponse();
+    message.machine = (object.machine !== undefined && object.machine !== null)
+      ? Machine.fromPartial(object.machine)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseSnapshot(): Snapshot {
+  return { machine: "", name: "", createdUnixMs: 0n, diskBytes: 0n, note: "", whileRunning: false };
+}
+
+export const Snapshot: MessageFns<Snapshot> = {
+  encode(message: Snapshot, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.machine !== "") {
+      writer.uint32(10).string(message.machine);
+    }
+    if (message.name !== "") {
+      writer.uint32(18).string(message.name);
+    }
+    if (message.createdUnixMs !== 0n) {
+      if (BigInt.asUintN(64, message.createdUnixMs) !== message.createdUnixMs) {
+        throw new globalThis.Error("value provided for field message.createdUnixMs of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.createdUnixMs);
+    }
+    if (message.diskBytes !== 0n) {
+      if (BigInt.asUintN(64, message.diskBytes) !== message.diskBytes) {
+        throw new globalThis.Error("value provided for field message.diskBytes of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.diskBytes);
+    }
+    if (message.note !== "") {
+      writer.uint32(42).string(message.note);
+    }
+    if (message.whileRunning !== false) {
+      writer.uint32(48).bool(message.whileRunning);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Snapshot {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSnapshot();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.machine = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.createdUnixMs = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.diskBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.note = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.whileRunning = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Snapshot {
+    return {
+      machine: isSet(object.machine) ? globalThis.String(object.machine) : "",
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      createdUnixMs: isSet(object.createdUnixMs)
+        ? BigInt(object.createdUnixMs)
+        : isSet(object.created_unix_ms)
+        ? BigInt(object.created_unix_ms)
+        : 0n,
+      diskBytes: isSet(object.diskBytes)
+        ? BigInt(object.diskBytes)
+        : isSet(object.disk_bytes)
+        ? BigInt(object.disk_bytes)
+        : 0n,
+      note: isSet(object.note) ? globalThis.String(object.note) : "",
+      whileRunning: isSet(object.whileRunning)
+        ? globalThis.Boolean(object.whileRunning)
+        : isSet(object.while_running)
+        ? globalThis.Boolean(object.while_running)
+        : false,
+    };
+  },
+
+  toJSON(message: Snapshot): unknown {
+    const obj: any = {};
+    if (message.machine !== "") {
+      obj.machine = message.machine;
+    }
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.createdUnixMs !== 0n) {
+      obj.createdUnixMs = message.createdUnixMs.toString();
+    }
+    if (message.diskBytes !== 0n) {
+      obj.diskBytes = message.diskBytes.toString();
+    }
+    if (message.note !== "") {
+      obj.note = message.note;
+    }
+    if (message.whileRunning !== false) {
+      obj.whileRunning = message.whileRunning;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Snapshot>): Snapshot {
+    return Snapshot.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Snapshot>): Snapshot {
+    const message = createBaseSnapshot();
+    message.machine = object.machine ?? "";
+    message.name = object.name ?? "";
+    message.createdUnixMs = (object.createdUnixMs !== undefined && object.createdUnixMs !== null)
+      ? BigInt(object.createdUnixMs)
+      : 0n;
+    message.diskBytes = (object.diskBytes !== undefined && object.diskBytes !== null) ? BigInt(object.diskBytes) : 0n;
+    message.note = object.note ?? "";
+    message.whileRunning = object.whileRunning ?? false;
+    return message;
+  },
+};
+
+function createBaseSaveSnapshotRequest(): SaveSnapshotRequest {
+  return { name: "", snapshot: "", note: "" };
+}
+
+export const SaveSnapshotRequest: MessageFns<SaveSnapshotRequest> = {
+  encode(message: SaveSnapshotRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.snapshot !== "") {
+      writer.uint32(18).string(message.snapshot);
+    }
+    if (message.note !== "") {
+      writer.uint32(26).string(message.note);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SaveSnapshotRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSaveSnapshotRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.snapshot = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.note = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SaveSnapshotRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      snapshot: isSet(object.snapshot) ? globalThis.String(object.snapshot) : "",
+      note: isSet(object.note) ? globalThis.String(object.note) : "",
+    };
+  },
+
+  toJSON(message: SaveSnapshotRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.snapshot !== "") {
+      obj.snapshot = message.snapshot;
+    }
+    if (message.note !== "") {
+      obj.note = message.note;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SaveSnapshotRequest>): SaveSnapshotRequest {
+    return SaveSnapshotRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SaveSnapshotRequest>): SaveSnapshotRequest {
+    const message = createBaseSaveSnapshotRequest();
+    message.name = object.name ?? "";
+    message.snapshot = object.snapshot ?? "";
+    message.note = object.note ?? "";
+    return message;
+  },
+};
+
+function createBaseSaveSnapshotResponse(): SaveSnapshotResponse {
+  return { snapshot: undefined };
+}
+
+export const SaveSnapshotResponse: MessageFns<SaveSnapshotResponse> = {
+  encode(message: SaveSnapshotResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.snapshot !== undefined) {
+      Snapshot.encode(message.snapshot, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SaveSnapshotResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSaveSnapshotResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.snapshot = Snapshot.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SaveSnapshotResponse {
+    return { snapshot: isSet(object.snapshot) ? Snapshot.fromJSON(object.snapshot) : undefined };
+  },
+
+  toJSON(message: SaveSnapshotResponse): unknown {
+    const obj: any = {};
+    if (message.snapshot !== undefined) {
+      obj.snapshot = Snapshot.toJSON(message.snapshot);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SaveSnapshotResponse>): SaveSnapshotResponse {
+    return SaveSnapshotResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SaveSnapshotResponse>): SaveSnapshotResponse {
+    const message = createBaseSaveSnapshotResponse();
+    message.snapshot = (object.snapshot !== undefined && object.snapshot !== null)
+      ? Snapshot.fromPartial(object.snapshot)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseRestoreSnapshotRequest(): RestoreSnapshotRequest {
+  return { name: "", snapshot: "" };
+}
+
+export const RestoreSnapshotRequest: MessageFns<RestoreSnapshotRequest> = {
+  encode(message: RestoreSnapshotRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.snapshot !== "") {
+      writer.uint32(18).string(message.snapshot);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RestoreSnapshotRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRestoreSnapshotRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.snapshot = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RestoreSnapshotRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      snapshot: isSet(object.snapshot) ? globalThis.String(object.snapshot) : "",
+    };
+  },
+
+  toJSON(message: RestoreSnapshotRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.snapshot !== "") {
+      obj.snapshot = message.snapshot;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RestoreSnapshotRequest>): RestoreSnapshotRequest {
+    return RestoreSnapshotRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RestoreSnapshotRequest>): RestoreSnapshotRequest {
+    const message = createBaseRestoreSnapshotRequest();
+    message.name = object.name ?? "";
+    message.snapshot = object.snapshot ?? "";
+    return message;
+  },
+};
+
+function createBaseRestoreSnapshotResponse(): RestoreSnapshotResponse {
+  return { machine: undefined };
+}
+
+export const RestoreSnapshotResponse: MessageFns<RestoreSnapshotResponse> = {
+  encode(message: RestoreSnapshotResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.machine !== undefined) {
+      Machine.encode(message.machine, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RestoreSnapshotResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRestoreSnapshotResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.machine = Machine.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RestoreSnapshotResponse {
+    return { machine: isSet(object.machine) ? Machine.fromJSON(object.machine) : undefined };
+  },
+
+  toJSON(message: RestoreSnapshotResponse): unknown {
+    const obj: any = {};
+    if (message.machine !== undefined) {
+      obj.machine = Machine.toJSON(message.machine);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RestoreSnapshotResponse>): RestoreSnapshotResponse {
+    return RestoreSnapshotResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RestoreSnapshotResponse>): RestoreSnapshotResponse {
+    const message = createBaseRestoreSnapshotResponse();
+    message.machine = (object.machine !== undefined && object.machine !== null)
+      ? Machine.fromPartial(object.machine)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseListSnapshotsRequest(): ListSnapshotsRequest {
+  return { name: "" };
+}
+
+export const ListSnapshotsRequest: MessageFns<ListSnapshotsRequest> = {
+  encode(message: ListSnapshotsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListSnapshotsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListSnapshotsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListSnapshotsRequest {
+    return { name: isSet(object.name) ? globalThis.String(object.name) : "" };
+  },
+
+  toJSON(message: ListSnapshotsRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListSnapshotsRequest>): ListSnapshotsRequest {
+    return ListSnapshotsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListSnapshotsRequest>): ListSnapshotsRequest {
+    const message = createBaseListSnapshotsRequest();
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseListSnapshotsResponse(): ListSnapshotsResponse {
+  return { snapshots: [] };
+}
+
+export const ListSnapshotsResponse: MessageFns<ListSnapshotsResponse> = {
+  encode(message: ListSnapshotsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.snapshots) {
+      Snapshot.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListSnapshotsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListSnapshotsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.snapshots.push(Snapshot.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListSnapshotsResponse {
+    return {
+      snapshots: globalThis.Array.isArray(object?.snapshots)
+        ? object.snapshots.map((e: any) => Snapshot.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: ListSnapshotsResponse): unknown {
+    const obj: any = {};
+    if (message.snapshots?.length) {
+      obj.snapshots = message.snapshots.map((e) => Snapshot.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListSnapshotsResponse>): ListSnapshotsResponse {
+    return ListSnapshotsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListSnapshotsResponse>): ListSnapshotsResponse {
+    const message = createBaseListSnapshotsResponse();
+    message.snapshots = object.snapshots?.map((e) => Snapshot.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseDeleteSnapshotRequest(): DeleteSnapshotRequest {
+  return { name: "", snapshot: "" };
+}
+
+export const DeleteSnapshotRequest: MessageFns<DeleteSnapshotRequest> = {
+  encode(message: DeleteSnapshotRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.snapshot !== "") {
+      writer.uint32(18).string(message.snapshot);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteSnapshotRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteSnapshotRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.snapshot = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DeleteSnapshotRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      snapshot: isSet(object.snapshot) ? globalThis.String(object.snapshot) : "",
+    };
+  },
+
+  toJSON(message: DeleteSnapshotRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.snapshot !== "") {
+      obj.snapshot = message.snapshot;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DeleteSnapshotRequest>): DeleteSnapshotRequest {
+    return DeleteSnapshotRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DeleteSnapshotRequest>): DeleteSnapshotRequest {
+    const message = createBaseDeleteSnapshotRequest();
+    message.name = object.name ?? "";
+    message.snapshot = object.snapshot ?? "";
+    return message;
+  },
+};
+
+function createBaseDeleteSnapshotResponse(): DeleteSnapshotResponse {
+  return {};
+}
+
+export const DeleteSnapshotResponse: MessageFns<DeleteSnapshotResponse> = {
+  encode(_: DeleteSnapshotResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteSnapshotResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteSnapshotResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): DeleteSnapshotResponse {
+    return {};
+  },
+
+  toJSON(_: DeleteSnapshotResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<DeleteSnapshotResponse>): DeleteSnapshotResponse {
+    return DeleteSnapshotResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<DeleteSnapshotResponse>): DeleteSnapshotResponse {
+    const message = createBaseDeleteSnapshotResponse();
+    return message;
+  },
+};
+
+function createBaseExportMachineRequest(): ExportMachineRequest {
+  return { name: "", snapshot: "" };
+}
+
+export const ExportMachineRequest: MessageFns<ExportMachineRequest> = {
+  encode(message: ExportMachineRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.snapshot !== "") {
+      writer.uint32(18).string(message.snapshot);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ExportMachineRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExportMachineRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.snapshot = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ExportMachineRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      snapshot: isSet(object.snapshot) ? globalThis.String(object.snapshot) : "",
+    };
+  },
+
+  toJSON(message: ExportMachineRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.snapshot !== "") {
+      obj.snapshot = message.snapshot;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ExportMachineRequest>): ExportMachineRequest {
+    return ExportMachineRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ExportMachineRequest>): ExportMachineRequest {
+    const message = createBaseExportMachineRequest();
+    message.name = object.name ?? "";
+    message.snapshot = object.snapshot ?? "";
+    return message;
+  },
+};
+
+function createBaseExportMachineResponse(): ExportMachineResponse {
+  return { digest: "", bytes: 0n };
+}
+
+export const ExportMachineResponse: MessageFns<ExportMachineResponse> = {
+  encode(message: ExportMachineResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.digest !== "") {
+      writer.uint32(10).string(message.digest);
+    }
+    if (message.bytes !== 0n) {
+      if (BigInt.asUintN(64, message.bytes) !== message.bytes) {
+        throw new globalThis.Error("value provided for field message.bytes of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.bytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ExportMachineResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExportMachineResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.digest = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.bytes = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ExportMachineResponse {
+    return {
+      digest: isSet(object.digest) ? globalThis.String(object.digest) : "",
+      bytes: isSet(object.bytes) ? BigInt(object.bytes) : 0n,
+    };
+  },
+
+  toJSON(message: ExportMachineResponse): unknown {
+    const obj: any = {};
+    if (message.digest !== "") {
+      obj.digest = message.digest;
+    }
+    if (message.bytes !== 0n) {
+      obj.bytes = message.bytes.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ExportMachineResponse>): ExportMachineResponse {
+    return ExportMachineResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ExportMachineResponse>): ExportMachineResponse {
+    const message = createBaseExportMachineResponse();
+    message.digest = object.digest ?? "";
+    message.bytes = (object.bytes !== undefined && object.bytes !== null) ? BigInt(object.bytes) : 0n;
+    return message;
+  },
+};
+
+function createBaseImportMachineRequest(): ImportMachineRequest {
+  return { digest: "", name: "" };
+}
+
+export const ImportMachineRequest: MessageFns<ImportMachineRequest> = {
+  encode(message: ImportMachineRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.digest !== "") {
+      writer.uint32(10).string(message.digest);
+    }
+    if (message.name !== "") {
+      writer.uint32(18).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ImportMachineRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseImportMachineRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.digest = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ImportMachineRequest {
+    return {
+      digest: isSet(object.digest) ? globalThis.String(object.digest) : "",
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+    };
+  },
+
+  toJSON(message: ImportMachineRequest): unknown {
+    const obj: any = {};
+    if (message.digest !== "") {
+      obj.digest = message.digest;
+    }
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ImportMachineRequest>): ImportMachineRequest {
+    return ImportMachineRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ImportMachineRequest>): ImportMachineRequest {
+    const message = createBaseImportMachineRequest();
+    message.digest = object.digest ?? "";
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseImportMachineResponse(): ImportMachineResponse {
+  return { machine: undefined };
+}
+
+export const ImportMachineResponse: MessageFns<ImportMachineResponse> = {
+  encode(message: ImportMachineResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.machine !== undefined) {
+      Machine.encode(message.machine, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ImportMachineResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseImportMachineResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.machine = Machine.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ImportMachineResponse {
+    return { machine: isSet(object.machine) ? Machine.fromJSON(object.machine) : undefined };
+  },
+
+  toJSON(message: ImportMachineResponse): unknown {
+    const obj: any = {};
+    if (message.machine !== undefined) {
+      obj.machine = Machine.toJSON(message.machine);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ImportMachineResponse>): ImportMachineResponse {
+    return ImportMachineResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ImportMachineResponse>): ImportMachineResponse {
+    const message = createBaseImportMachineResponse();
+    message.machine = (object.machine !== undefined && object.machine !== null)
+      ? Machine.fromPartial(object.machine)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseResizeMachineDiskRequest(): ResizeMachineDiskRequest {
+  return { name: "", bytes: 0n, mayShrink: false };
+}
+
+export const ResizeMachineDiskRequest: MessageFns<ResizeMachineDiskRequest> = {
+  encode(message: ResizeMachineDiskRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.bytes !== 0n) {
+      if (BigInt.asUintN(64, message.bytes) !== message.bytes) {
+        throw new globalThis.Error("value provided for field message.bytes of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.bytes);
+    }
+    if (message.mayShrink !== false) {
+      writer.uint32(24).bool(message.mayShrink);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResizeMachineDiskRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResizeMachineDiskRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.bytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.mayShrink = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ResizeMachineDiskRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      bytes: isSet(object.bytes) ? BigInt(object.bytes) : 0n,
+      mayShrink: isSet(object.mayShrink)
+        ? globalThis.Boolean(object.mayShrink)
+        : isSet(object.may_shrink)
+        ? globalThis.Boolean(object.may_shrink)
+        : false,
+    };
+  },
+
+  toJSON(message: ResizeMachineDiskRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.bytes !== 0n) {
+      obj.bytes = message.bytes.toString();
+    }
+    if (message.mayShrink !== false) {
+      obj.mayShrink = message.mayShrink;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ResizeMachineDiskRequest>): ResizeMachineDiskRequest {
+    return ResizeMachineDiskRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ResizeMachineDiskRequest>): ResizeMachineDiskRequest {
+    const message = createBaseResizeMachineDiskRequest();
+    message.name = object.name ?? "";
+    message.bytes = (object.bytes !== undefined && object.bytes !== null) ? BigInt(object.bytes) : 0n;
+    message.mayShrink = object.mayShrink ?? false;
+    return message;
+  },
+};
+
+function createBaseResizeMachineDiskResponse(): ResizeMachineDiskResponse {
+  return {};
+}
+
+export const ResizeMachineDiskResponse: MessageFns<ResizeMachineDiskResponse> = {
+  encode(_: ResizeMachineDiskResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResizeMachineDiskResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResizeMachineDiskResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): ResizeMachineDiskResponse {
+    return {};
+  },
+
+  toJSON(_: ResizeMachineDiskResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<ResizeMachineDiskResponse>): ResizeMachineDiskResponse {
+    return ResizeMachineDiskResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<ResizeMachineDiskResponse>): ResizeMachineDiskResponse {
+    const message = createBaseResizeMachineDiskResponse();
+    return message;
+  },
+};
+
+function createBaseReplaceMachineDiskRequest(): ReplaceMachineDiskRequest {
+  return { name: "", digest: "", mediaType: "", bytes: 0n };
+}
+
+export const ReplaceMachineDiskRequest: MessageFns<ReplaceMachineDiskRequest> = {
+  encode(message: ReplaceMachineDiskRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.digest !== "") {
+      writer.uint32(18).string(message.digest);
+    }
+    if (message.mediaType !== "") {
+      writer.uint32(26).string(message.mediaType);
+    }
+    if (message.bytes !== 0n) {
+      if (BigInt.asUintN(64, message.bytes) !== message.bytes) {
+        throw new globalThis.Error("value provided for field message.bytes of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.bytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReplaceMachineDiskRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReplaceMachineDiskRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.digest = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.mediaType = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.bytes = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReplaceMachineDiskRequest {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      digest: isSet(object.digest) ? globalThis.String(object.digest) : "",
+      mediaType: isSet(object.mediaType)
+        ? globalThis.String(object.mediaType)
+        : isSet(object.media_type)
+        ? globalThis.String(object.media_type)
+        : "",
+      bytes: isSet(object.bytes) ? BigInt(object.bytes) : 0n,
+    };
+  },
+
+  toJSON(message: ReplaceMachineDiskRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.digest !== "") {
+      obj.digest = message.digest;
+    }
+    if (message.mediaType !== "") {
+      obj.mediaType = message.mediaType;
+    }
+    if (message.bytes !== 0n) {
+      obj.bytes = message.bytes.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReplaceMachineDiskRequest>): ReplaceMachineDiskRequest {
+    return ReplaceMachineDiskRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReplaceMachineDiskRequest>): ReplaceMachineDiskRequest {
+    const message = createBaseReplaceMachineDiskRequest();
+    message.name = object.name ?? "";
+    message.digest = object.digest ?? "";
+    message.mediaType = object.mediaType ?? "";
+    message.bytes = (object.bytes !== undefined && object.bytes !== null) ? BigInt(object.bytes) : 0n;
+    return message;
+  },
+};
+
+function createBaseReplaceMachineDiskResponse(): ReplaceMachineDiskResponse {
+  return { machine: undefined };
+}
+
+export const ReplaceMachineDiskResponse: MessageFns<ReplaceMachineDiskResponse> = {
+  encode(message: ReplaceMachineDiskResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.machine !== undefined) {
+      Machine.encode(message.machine, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReplaceMachineDiskResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReplaceMachineDiskResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.machine = Machine.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ReplaceMachineDiskResponse {
+    return { machine: isSet(object.machine) ? Machine.fromJSON(object.machine) : undefined };
+  },
+
+  toJSON(message: ReplaceMachineDiskResponse): unknown {
+    const obj: any = {};
+    if (message.machine !== undefined) {
+      obj.machine = Machine.toJSON(message.machine);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ReplaceMachineDiskResponse>): ReplaceMachineDiskResponse {
+    return ReplaceMachineDiskResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ReplaceMachineDiskResponse>): ReplaceMachineDiskResponse {
+    const message = createBaseReplaceMachineDiskResponse();
+    message.machine = (object.machine !== undefined && object.machine !== null)
+      ? Machine.fromPartial(object.machine)
+      : undefined;
     return message;
   },
 };
@@ -5749,16 +7324,7 @@ export const OrchestratorServiceService = {
       Buffer.from(SetMachineEngineResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): SetMachineEngineResponse => SetMachineEngineResponse.decode(value),
   },
-  /** Not built yet. */
-  saveMachine: {
-    path: "/polyvisor.orchestrator.v1.OrchestratorService/SaveMachine" as const,
-    requestStream: false as const,
-    responseStream: false as const,
-    requestSerialize: (value: SaveMachineRequest): Buffer => Buffer.from(SaveMachineRequest.encode(value).finish()),
-    requestDeserialize: (value: Buffer): SaveMachineRequest => SaveMachineRequest.decode(value),
-    responseSerialize: (value: SaveMachineResponse): Buffer => Buffer.from(SaveMachineResponse.encode(value).finish()),
-    responseDeserialize: (value: Buffer): SaveMachineResponse => SaveMachineResponse.decode(value),
-  },
+  /** Another machine with the same settings and disk content, halted. Of a running one: the content of this moment. */
   cloneMachine: {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/CloneMachine" as const,
     requestStream: false as const,
@@ -5768,6 +7334,104 @@ export const OrchestratorServiceService = {
     responseSerialize: (value: CloneMachineResponse): Buffer =>
       Buffer.from(CloneMachineResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CloneMachineResponse => CloneMachineResponse.decode(value),
+  },
+  /** Snapshots keep a machine's settings and disk content under a name. */
+  saveSnapshot: {
+    path: "/polyvisor.orchestrator.v1.OrchestratorService/SaveSnapshot" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SaveSnapshotRequest): Buffer => Buffer.from(SaveSnapshotRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SaveSnapshotRequest => SaveSnapshotRequest.decode(value),
+    responseSerialize: (value: SaveSnapshotResponse): Buffer =>
+      Buffer.from(SaveSnapshotResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SaveSnapshotResponse => SaveSnapshotResponse.decode(value),
+  },
+  restoreSnapshot: {
+    path: "/polyvisor.orchestrator.v1.OrchestratorService/RestoreSnapshot" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RestoreSnapshotRequest): Buffer =>
+      Buffer.from(RestoreSnapshotRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RestoreSnapshotRequest => RestoreSnapshotRequest.decode(value),
+    responseSerialize: (value: RestoreSnapshotResponse): Buffer =>
+      Buffer.from(RestoreSnapshotResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RestoreSnapshotResponse => RestoreSnapshotResponse.decode(value),
+  },
+  listSnapshots: {
+    path: "/polyvisor.orchestrator.v1.OrchestratorService/ListSnapshots" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListSnapshotsRequest): Buffer => Buffer.from(ListSnapshotsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListSnapshotsRequest => ListSnapshotsRequest.decode(value),
+    responseSerialize: (value: ListSnapshotsResponse): Buffer =>
+      Buffer.from(ListSnapshotsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListSnapshotsResponse => ListSnapshotsResponse.decode(value),
+  },
+  deleteSnapshot: {
+    path: "/polyvisor.orchestrator.v1.OrchestratorService/DeleteSnapshot" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: DeleteSnapshotRequest): Buffer =>
+      Buffer.from(DeleteSnapshotRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DeleteSnapshotRequest => DeleteSnapshotRequest.decode(value),
+    responseSerialize: (value: DeleteSnapshotResponse): Buffer =>
+      Buffer.from(DeleteSnapshotResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DeleteSnapshotResponse => DeleteSnapshotResponse.decode(value),
+  },
+  /** A machine, or a snapshot of it, as an OCI manifest in the image-registry, whose ExportArchive makes one file of it. */
+  exportMachine: {
+    path: "/polyvisor.orchestrator.v1.OrchestratorService/ExportMachine" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ExportMachineRequest): Buffer => Buffer.from(ExportMachineRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ExportMachineRequest => ExportMachineRequest.decode(value),
+    responseSerialize: (value: ExportMachineResponse): Buffer =>
+      Buffer.from(ExportMachineResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ExportMachineResponse => ExportMachineResponse.decode(value),
+  },
+  /** The machine that such a manifest describes, halted. */
+  importMachine: {
+    path: "/polyvisor.orchestrator.v1.OrchestratorService/ImportMachine" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ImportMachineRequest): Buffer => Buffer.from(ImportMachineRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ImportMachineRequest => ImportMachineRequest.decode(value),
+    responseSerialize: (value: ImportMachineResponse): Buffer =>
+      Buffer.from(ImportMachineResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ImportMachineResponse => ImportMachineResponse.decode(value),
+  },
+  resizeMachineDisk: {
+    path: "/polyvisor.orchestrator.v1.OrchestratorService/ResizeMachineDisk" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ResizeMachineDiskRequest): Buffer =>
+      Buffer.from(ResizeMachineDiskRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ResizeMachineDiskRequest => ResizeMachineDiskRequest.decode(value),
+    responseSerialize: (value: ResizeMachineDiskResponse): Buffer =>
+      Buffer.from(ResizeMachineDiskResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ResizeMachineDiskResponse => ResizeMachineDiskResponse.decode(value),
+  },
+  /** The machine's disk is dropped for a new one on an image of the registry. */
+  replaceMachineDisk: {
+    path: "/polyvisor.orchestrator.v1.OrchestratorService/ReplaceMachineDisk" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ReplaceMachineDiskRequest): Buffer =>
+      Buffer.from(ReplaceMachineDiskRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ReplaceMachineDiskRequest => ReplaceMachineDiskRequest.decode(value),
+    responseSerialize: (value: ReplaceMachineDiskResponse): Buffer =>
+      Buffer.from(ReplaceMachineDiskResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ReplaceMachineDiskResponse => ReplaceMachineDiskResponse.decode(value),
+  },
+  /** Not built yet. */
+  saveMachine: {
+    path: "/polyvisor.orchestrator.v1.OrchestratorService/SaveMachine" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SaveMachineRequest): Buffer => Buffer.from(SaveMachineRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SaveMachineRequest => SaveMachineRequest.decode(value),
+    responseSerialize: (value: SaveMachineResponse): Buffer => Buffer.from(SaveMachineResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SaveMachineResponse => SaveMachineResponse.decode(value),
   },
 } as const;
 
@@ -5800,9 +7464,22 @@ export interface OrchestratorServiceServer extends UntypedServiceImplementation 
   readCpuProfile: handleUnaryCall<ReadCpuProfileRequest, ReadCpuProfileResponse>;
   /** Also while it runs; kept for its next starts. */
   setMachineEngine: handleUnaryCall<SetMachineEngineRequest, SetMachineEngineResponse>;
+  /** Another machine with the same settings and disk content, halted. Of a running one: the content of this moment. */
+  cloneMachine: handleUnaryCall<CloneMachineRequest, CloneMachineResponse>;
+  /** Snapshots keep a machine's settings and disk content under a name. */
+  saveSnapshot: handleUnaryCall<SaveSnapshotRequest, SaveSnapshotResponse>;
+  restoreSnapshot: handleUnaryCall<RestoreSnapshotRequest, RestoreSnapshotResponse>;
+  listSnapshots: handleUnaryCall<ListSnapshotsRequest, ListSnapshotsResponse>;
+  deleteSnapshot: handleUnaryCall<DeleteSnapshotRequest, DeleteSnapshotResponse>;
+  /** A machine, or a snapshot of it, as an OCI manifest in the image-registry, whose ExportArchive makes one file of it. */
+  exportMachine: handleUnaryCall<ExportMachineRequest, ExportMachineResponse>;
+  /** The machine that such a manifest describes, halted. */
+  importMachine: handleUnaryCall<ImportMachineRequest, ImportMachineResponse>;
+  resizeMachineDisk: handleUnaryCall<ResizeMachineDiskRequest, ResizeMachineDiskResponse>;
+  /** The machine's disk is dropped for a new one on an image of the registry. */
+  replaceMachineDisk: handleUnaryCall<ReplaceMachineDiskRequest, ReplaceMachineDiskResponse>;
   /** Not built yet. */
   saveMachine: handleUnaryCall<SaveMachineRequest, SaveMachineResponse>;
-  cloneMachine: handleUnaryCall<CloneMachineRequest, CloneMachineResponse>;
 }
 
 export interface OrchestratorServiceClient extends Client {
@@ -6064,6 +7741,146 @@ export interface OrchestratorServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: SetMachineEngineResponse) => void,
   ): ClientUnaryCall;
+  /** Another machine with the same settings and disk content, halted. Of a running one: the content of this moment. */
+  cloneMachine(
+    request: CloneMachineRequest,
+    callback: (error: ServiceError | null, response: CloneMachineResponse) => void,
+  ): ClientUnaryCall;
+  cloneMachine(
+    request: CloneMachineRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: CloneMachineResponse) => void,
+  ): ClientUnaryCall;
+  cloneMachine(
+    request: CloneMachineRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: CloneMachineResponse) => void,
+  ): ClientUnaryCall;
+  /** Snapshots keep a machine's settings and disk content under a name. */
+  saveSnapshot(
+    request: SaveSnapshotRequest,
+    callback: (error: ServiceError | null, response: SaveSnapshotResponse) => void,
+  ): ClientUnaryCall;
+  saveSnapshot(
+    request: SaveSnapshotRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SaveSnapshotResponse) => void,
+  ): ClientUnaryCall;
+  saveSnapshot(
+    request: SaveSnapshotRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SaveSnapshotResponse) => void,
+  ): ClientUnaryCall;
+  restoreSnapshot(
+    request: RestoreSnapshotRequest,
+    callback: (error: ServiceError | null, response: RestoreSnapshotResponse) => void,
+  ): ClientUnaryCall;
+  restoreSnapshot(
+    request: RestoreSnapshotRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RestoreSnapshotResponse) => void,
+  ): ClientUnaryCall;
+  restoreSnapshot(
+    request: RestoreSnapshotRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RestoreSnapshotResponse) => void,
+  ): ClientUnaryCall;
+  listSnapshots(
+    request: ListSnapshotsRequest,
+    callback: (error: ServiceError | null, response: ListSnapshotsResponse) => void,
+  ): ClientUnaryCall;
+  listSnapshots(
+    request: ListSnapshotsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListSnapshotsResponse) => void,
+  ): ClientUnaryCall;
+  listSnapshots(
+    request: ListSnapshotsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListSnapshotsResponse) => void,
+  ): ClientUnaryCall;
+  deleteSnapshot(
+    request: DeleteSnapshotRequest,
+    callback: (error: ServiceError | null, response: DeleteSnapshotResponse) => void,
+  ): ClientUnaryCall;
+  deleteSnapshot(
+    request: DeleteSnapshotRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: DeleteSnapshotResponse) => void,
+  ): ClientUnaryCall;
+  deleteSnapshot(
+    request: DeleteSnapshotRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: DeleteSnapshotResponse) => void,
+  ): ClientUnaryCall;
+  /** A machine, or a snapshot of it, as an OCI manifest in the image-registry, whose ExportArchive makes one file of it. */
+  exportMachine(
+    request: ExportMachineRequest,
+    callback: (error: ServiceError | null, response: ExportMachineResponse) => void,
+  ): ClientUnaryCall;
+  exportMachine(
+    request: ExportMachineRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ExportMachineResponse) => void,
+  ): ClientUnaryCall;
+  exportMachine(
+    request: ExportMachineRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ExportMachineResponse) => void,
+  ): ClientUnaryCall;
+  /** The machine that such a manifest describes, halted. */
+  importMachine(
+    request: ImportMachineRequest,
+    callback: (error: ServiceError | null, response: ImportMachineResponse) => void,
+  ): ClientUnaryCall;
+  importMachine(
+    request: ImportMachineRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ImportMachineResponse) => void,
+  ): ClientUnaryCall;
+  importMachine(
+    request: ImportMachineRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ImportMachineResponse) => void,
+  ): ClientUnaryCall;
+  resizeMachineDisk(
+    request: ResizeMachineDiskRequest,
+    callback: (error: ServiceError | null, response: ResizeMachineDiskResponse) => void,
+  ): ClientUnaryCall;
+  resizeMachineDisk(
+    request: ResizeMachineDiskRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ResizeMachineDiskResponse) => void,
+  ): ClientUnaryCall;
+  resizeMachineDisk(
+    request: ResizeMachineDiskRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ResizeMachineDiskResponse) => void,
+  ): ClientUnaryCall;
+  /** The machine's disk is dropped for a new one on an image of the registry. */
+  replaceMachineDisk(
+    request: ReplaceMachineDiskRequest,
+    callback: (error: ServiceError | null, response: ReplaceMachineDiskResponse) => void,
+  ): ClientUnaryCall;
+  replaceMachineDisk(
+    request: ReplaceMachineDiskRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ReplaceMachineDiskResponse) => void,
+  ): ClientUnaryCall;
+  replaceMachineDisk(
+    request: ReplaceMachineDiskRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ReplaceMachineDiskResponse) => void,
+  ): ClientUnaryCall;
   /** Not built yet. */
   saveMachine(
     request: SaveMachineRequest,
@@ -6079,21 +7896,6 @@ export interface OrchestratorServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: SaveMachineResponse) => void,
-  ): ClientUnaryCall;
-  cloneMachine(
-    request: CloneMachineRequest,
-    callback: (error: ServiceError | null, response: CloneMachineResponse) => void,
-  ): ClientUnaryCall;
-  cloneMachine(
-    request: CloneMachineRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: CloneMachineResponse) => void,
-  ): ClientUnaryCall;
-  cloneMachine(
-    request: CloneMachineRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: CloneMachineResponse) => void,
   ): ClientUnaryCall;
 }
 

@@ -1,0 +1,94 @@
+/** Disks and whole machines: snapshots, clones, one-file export and import, disks of other programs, and that nothing is left. */
+import { spawnSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { Hv } from "./hv.ts";
+
+const hv = new Hv();
+afterAll(() => hv.close(), 120_000);
+
+const qemuIo = spawnSync("qemu-io", ["--version"]).status === 0;
+if (!qemuIo) console.warn("qemu-io is not here: disks that QEMU changed are left out (Debian: apt-get install qemu-utils)");
+
+const BLOCK = 4096;
+/** Reads a block of the machine's disk in the guest; the first bytes as text. */
+const readBlock = async (machine: string, block: number): Promise<string> => (await hv.sh(machine, `dd if=/dev/vda bs=${BLOCK} skip=${block} count=1 2>/dev/null | head -c 5`)).stdout;
+const writeBlock = (machine: string, block: number, text: string): Promise<unknown> =>
+  hv.sh(machine, `printf %s ${text} | dd of=/dev/vda bs=${BLOCK} seek=${block} conv=notrunc 2>/dev/null && sync`);
+/** Where the box's ext4 has nothing. */
+const FREE = 60_000;
+
+interface Leaks {
+  readonly leaks: readonly unknown[];
+}
+
+describe("a machine", () => {
+  it("is kept, cloned, moved in one file and restored, each with its own content; nothing is left in the end", { timeout: 600_000 }, async () => {
+    const file = (name: string): string => join(hv.home, name);
+    await hv.ok("up", "one");
+    await writeBlock("one", FREE, "first");
+    await hv.ok("snapshot", "save", "one", "s1");
+    await hv.ok("clone", "one", "two"); // both while it runs
+    await writeBlock("one", FREE, "later");
+    const disks = await hv.json<{ id: string; allocatedBytes: string; layers: number }[]>("disk", "ls");
+    expect(disks.map(({ id, layers }) => [id, layers])).toEqual([["one/disk0", 1], ["one/snapshots/s1", 1], ["two/disk0", 1]]);
+    expect(await readBlock("one", FREE)).toBe("later");
+
+    await hv.ok("up", "two");
+    expect(await readBlock("two", FREE)).toBe("first");
+    await writeBlock("two", FREE + 1, "other");
+    await hv.ok("halt", "two");
+    await hv.ok("snapshot", "export", "two", file("two.pv"));
+    await hv.ok("destroy", "two");
+
+    await hv.ok("import", file("two.pv"), "three");
+    await hv.ok("up", "three");
+    expect([await readBlock("three", FREE), await readBlock("three", FREE + 1)]).toEqual(["first", "other"]);
+    await hv.ok("destroy", "three");
+
+    expect((await hv.run(["snapshot", "restore", "one", "s1"])).stderr).toMatch(/is running; halt it first/);
+    await hv.ok("halt", "one");
+    await hv.ok("snapshot", "restore", "one", "s1");
+
+    if (qemuIo) {
+      // QEMU finds what the guest wrote, and the guest what QEMU wrote.
+      await hv.ok("disk", "export", "one", file("one.qcow2"));
+      const qemu = (...commands: string[]): string => spawnSync("qemu-io", ["-f", "qcow2", ...commands.flatMap((command) => ["-c", command]), file("one.qcow2")], { encoding: "utf8" }).stdout;
+      expect(qemu(`read -v ${FREE * BLOCK} 512`)).toMatch(/66 69 72 73 74/); // "first"
+      expect(qemu(`write -P 0x71 ${(FREE + 2) * BLOCK} ${BLOCK}`)).toMatch(/wrote 4096/);
+      await hv.ok("disk", "import", "one", file("one.qcow2"), "--size", "300M");
+    }
+    await hv.ok("up", "one");
+    expect(await readBlock("one", FREE)).toBe("first");
+    if (qemuIo) {
+      expect(await readBlock("one", FREE + 2)).toBe("qqqqq");
+      expect((await hv.sh("one", "cat /sys/block/vda/size")).stdout.trim()).toBe(String((300 << 20) / 512));
+    }
+    await hv.ok("destroy", "one"); // with its snapshot
+    expect((await hv.json<Leaks>("leaks")).leaks).toEqual([]);
+    expect(await hv.json("disk", "ls")).toEqual([]);
+    for (const folder of ["layers", "tmp", "disks"]) expect(existsSync(join(hv.home, "registry", folder)) ? readdirSync(join(hv.home, "registry", folder)) : []).toEqual([]);
+  });
+
+  it("files that are cut, damaged, foreign or empty → refused, saying what is wrong; no machine, no disk", { timeout: 240_000 }, async () => {
+    const pv = join(hv.home, "two.pv");
+    const whole = existsSync(pv) ? readFileSync(pv) : Buffer.alloc(0);
+    expect(whole.length).toBeGreaterThan(10_000_000);
+    const damaged = Buffer.from(whole);
+    damaged[whole.length - 5000]! ^= 0xff;
+    for (const [name, bytes, message] of [
+      ["cut.pv", whole.subarray(0, whole.length / 2), /truncated|damaged/],
+      ["damaged.pv", damaged, /other bytes than its digest says|damaged/],
+      ["foreign.pv", Buffer.from("this is no archive at all, but long enough to be looked at".repeat(50)), /damaged or no archive/],
+      ["empty.pv", Buffer.alloc(0), /is empty/],
+    ] as const) {
+      writeFileSync(join(hv.home, name), bytes);
+      const { status, stderr } = await hv.run(["import", join(hv.home, name), "bad"]);
+      expect([name, status]).toEqual([name, 1]);
+      expect(stderr).toMatch(message);
+    }
+    expect(await hv.json("status")).toEqual([]);
+    expect((await hv.json<Leaks>("leaks")).leaks).toEqual([]);
+  });
+});

@@ -1,0 +1,27 @@
+import { asContractError } from "@polyvisor/contracts";
+import type { ImagePort } from "@polyvisor/contracts/image";
+import type { MachineSpec } from "@polyvisor/contracts/orchestrator";
+import { MANIFEST_LIMIT_BYTES, readManifestView } from "@polyvisor/image-spec";
+import { readBlobBytes } from "./blob-bytes.ts";
+
+const ownerOf = (machine: string): string => `machine/${machine}`;
+
+/** Keeps the files that a machine starts from, and its box by digest, from the registry's garbage collection. */
+export async function pinFiles(images: ImagePort, spec: MachineSpec): Promise<void> {
+  const digests = new Set([spec.kernelDigest, spec.initrdDigest, spec.firmware].filter((digest) => digest.startsWith("sha256:")));
+  const box = spec.box ? (await images.resolveBox({ reference: spec.box })).box : undefined;
+  if (box?.digest) {
+    digests.add(box.digest);
+    for (const { digest } of readManifestView(await readBlobBytes(images, box.digest, MANIFEST_LIMIT_BYTES)).blobs) digests.add(digest);
+  }
+  await images.setPins({ owner: ownerOf(spec.name), digests: [...digests] }).catch(ignoreUnimplemented);
+}
+
+export async function unpinFiles(images: ImagePort, machine: string): Promise<void> {
+  await images.setPins({ owner: ownerOf(machine), digests: [] }).catch(ignoreUnimplemented);
+}
+
+/** A registry that collects no garbage needs no pins. */
+function ignoreUnimplemented(error: unknown): void {
+  if (asContractError(error).condition !== "unimplemented") throw error;
+}
