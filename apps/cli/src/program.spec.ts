@@ -66,6 +66,7 @@ describe("hv", () => {
       "net unplug",
       "net impair",
       "net capture",
+      "net check",
       "hv services",
       "hv trace",
       "mediate add",

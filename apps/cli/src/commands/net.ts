@@ -9,6 +9,7 @@ import { graphDot, graphText } from "../net/graph.ts";
 import { TOPOLOGIES, type Topology } from "../stack/home.ts";
 import type { Stack } from "../stack/stacks.ts";
 import { addNetCaptureCommand } from "./net-capture.ts";
+import { addNetCheckCommand } from "./net-check.ts";
 import { addNetImpairCommand } from "./net-impair.ts";
 
 export interface NetOptions {
@@ -24,6 +25,7 @@ export function addNetCommands(program: Command, cli: Cli): void {
   addCables(net, cli);
   addNetImpairCommand(net, cli);
   addNetCaptureCommand(net, cli);
+  addNetCheckCommand(net, cli);
 }
 
 export function netOption(): Option {
