@@ -83,6 +83,15 @@ describe("TCP through the NAT", () => {
     expect(answer).toMatchObject([{ source: WORLD, destination: GUEST }]);
     expect(segments(answer)).toMatchObject([{ flags: SYN | ACK, acknowledgment: 1001 }]);
   });
+  it("a server that speaks first is not read before the guest's handshake is over: nothing it says is lost", async () => {
+    const { send, tcpPacket, host, packets, segments } = await start();
+    send(tcpPacket({}));
+    host.stream.events.connected();
+    expect(host.stream.paused).toBe(true);
+    const [synAck] = segments(packets());
+    send(tcpPacket({ flags: ACK, sequence: 1001, acknowledgment: synAck!.sequence + 1 }));
+    expect(host.stream.paused).toBe(false);
+  });
   it.each([
     ["refused", "reset"],
     ["host-unreachable", 1],

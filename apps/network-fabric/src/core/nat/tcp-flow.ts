@@ -190,6 +190,9 @@ export class TcpFlow implements TcpUser, HostStreamEvents {
     const opening = this.#opening;
     if (!opening || this.#over) return;
     this.#opening = undefined;
+    // A server that speaks first may do so before the guest's handshake is over; `established` resumes.
+    this.#paused = true;
+    this.#stream?.pause();
     this.#owner.connected(this);
     this.#owner.turn(() => {
       this.#connection = TcpConnection.accept(this, this.#limits(), this.addresses.initialSequence, opening.syn, this.#now());
