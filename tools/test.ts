@@ -95,6 +95,9 @@ const TOOLS: readonly { program: string; debian: string; for: string }[] = [
   { program: "modprobe", debian: "kmod", for: "judging the module tables of boxes" },
   { program: "gdb-multiarch", debian: "gdb-multiarch", for: "debugging a guest with GDB" },
   { program: "qemu-img", debian: "qemu-utils", for: "checking exported disks, making disks to import" },
+  { program: "dnsmasq", debian: "dnsmasq-base", for: "a DHCP server on a bridged network" },
+  { program: "tshark", debian: "tshark", for: "reading our captures" },
+  { program: "ip", debian: "iproute2", for: "bridges and namespaces" },
   { program: "mkfs.ext4", debian: "e2fsprogs", for: "the guest's disk" },
 ];
 
