@@ -66,7 +66,7 @@ export class MachineCells {
 
 /** FP_STATE as mstatus.FS has it; a guest's FS and its hypervisor's (in vsstatus' cell then, hypervisor.ts) both count. */
 export function fpState(cells: HartCells): number {
-  const of = (fs: number): number => (fs === 0 ? 0 : fs === 3 ? FP_DIRTY : 1);
-  const own = of((cells.csr32(0x300) >>> 13) & 3);
-  return cells.i32[VIRTUAL >> 2] === 0 ? own : Math.min(own, of((cells.csr32(0x200) >>> 13) & 3));
+  const own = FP_STATES[(cells.csr32(0x300) >>> 13) & 3]!;
+  return cells.i32[VIRTUAL >> 2] === 0 ? own : Math.min(own, FP_STATES[(cells.csr32(0x200) >>> 13) & 3]!);
 }
+const FP_STATES = [0, 1, 1, FP_DIRTY] as const;

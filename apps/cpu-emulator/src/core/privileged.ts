@@ -40,6 +40,8 @@ export class Privileged implements PrivilegedCore {
   /** A debugger's breakpoints: an ebreak that is one of them is not executed. */
   debugger: { ebreak(): boolean } | undefined;
   readonly #features: CpuFeatures;
+  /** misa.H */
+  readonly hypervisor: boolean;
   /** While CSRs of a running guest's hart are read from outside. */
   #beneath = false;
 
@@ -47,6 +49,7 @@ export class Privileged implements PrivilegedCore {
     this.cells = cells;
     this.time = time;
     this.#features = features;
+    this.hypervisor = features.hypervisor;
     this.pmp = new Pmp(cells);
   }
 
@@ -56,10 +59,6 @@ export class Privileged implements PrivilegedCore {
   /** V: the hart runs a guest of its hypervisor. */
   get virtual(): boolean {
     return this.cells.i32[VIRTUAL >> 2] !== 0 && !this.#beneath;
-  }
-  /** misa.H */
-  get hypervisor(): boolean {
-    return this.#features.hypervisor;
   }
   /** The largest MODE that satp, vsatp and hgatp take: 8 = Sv39, 9 = Sv48, 10 = Sv57. */
   get largestPagingMode(): bigint {
@@ -123,7 +122,7 @@ export class Privileged implements PrivilegedCore {
 
   system(op: Exclude<ir.SystemOp, "fence.i">, instruction: number, _rs1: bigint, _rs2: bigint, length: number): ExitReason | -1 {
     const privilege = this.privilege;
-    const refused = this.#refuseSystem(op);
+    const refused = op === "ecall" ? 0 : this.#refuseSystem(op);
     if (refused) {
       this.trap(refused, BigInt(instruction >>> 0));
       return -1;
@@ -178,27 +177,28 @@ export class Privileged implements PrivilegedCore {
   /** 0, or the cause of the exception that a system instruction raises in this mode (sections 3.1.6.6, 3.3; H, "Trap Cause Codes"). */
   #refuseSystem(op: Exclude<ir.SystemOp, "fence.i">): number {
     const { privilege, virtual } = this;
-    const status = this.cells.csr32(Csr.MSTATUS);
-    const guest = this.cells.csr32(Csr.HSTATUS);
-    /** What a guest's supervisor may do unless the hypervisor wants to, and its user mode may not. */
-    const refuse = (supervisor: number, hypervisor: number): number => {
-      if (virtual) return privilege === 0 || guest & hypervisor ? Cause.VIRTUAL_INSTRUCTION : 0;
-      return privilege === 0 || (privilege === 1 && status & supervisor) ? Cause.ILLEGAL_INSTRUCTION : 0;
-    };
     switch (op) {
+      case "sret": return this.#refuseSupervisor(MStatus.TSR, HStatus.VTSR);
       case "mret": return privilege < 3 ? Cause.ILLEGAL_INSTRUCTION : 0;
-      case "sret": return refuse(MStatus.TSR, HStatus.VTSR);
       // Section 3.1.6.5: with TW = 0, U-mode may still be refused; we refuse it, as S-mode is implemented.
-      case "wfi": return virtual && status & MStatus.TW ? Cause.ILLEGAL_INSTRUCTION : refuse(MStatus.TW, HStatus.VTW);
-      case "sfence.vma": return refuse(MStatus.TVM, HStatus.VTVM);
-      case "sfence.inval": return refuse(0, 0);
+      case "wfi":
+        if (virtual && this.cells.csr32(Csr.MSTATUS) & MStatus.TW) return Cause.ILLEGAL_INSTRUCTION;
+        return this.#refuseSupervisor(MStatus.TW, HStatus.VTW);
+      case "sfence.vma": return this.#refuseSupervisor(MStatus.TVM, HStatus.VTVM);
+      case "sfence.inval": return this.#refuseSupervisor(0, 0);
       case "hfence.vvma":
       case "hfence.gvma":
         if (!this.hypervisor) return Cause.ILLEGAL_INSTRUCTION;
         if (virtual) return Cause.VIRTUAL_INSTRUCTION;
-        return refuse(op === "hfence.gvma" ? MStatus.TVM : 0, 0);
+        return this.#refuseSupervisor(op === "hfence.gvma" ? MStatus.TVM : 0, 0);
       default: return 0;
     }
+  }
+  /** What a supervisor may do unless M-mode (mstatus) or, of a guest's, the hypervisor (hstatus) wants to; user modes may not. */
+  #refuseSupervisor(machine: number, hypervisor: number): number {
+    const { privilege } = this;
+    if (!this.virtual) return privilege === 0 || (privilege === 1 && this.cells.csr32(Csr.MSTATUS) & machine) ? Cause.ILLEGAL_INSTRUCTION : 0;
+    return privilege === 0 || this.cells.csr32(Csr.HSTATUS) & hypervisor ? Cause.VIRTUAL_INSTRUCTION : 0;
   }
 
   /** sfence.vma, of one address or of all: of the guest's translations when a guest executes it. */

@@ -6,6 +6,9 @@ import type { Privileged } from "./privileged.ts";
 const MACHINE = 0x300;
 const SUPERVISOR = 0x100;
 const cell = (number: number): number => CSRS + number * 8;
+const HSTATUS = cell(Csr.HSTATUS) >> 2;
+const HTVAL = cell(Csr.HTVAL) >> 2;
+const HTINST = cell(Csr.HTINST) >> 2;
 
 /** Exceptions that say in TRAP_GUEST whether their address is a guest's: misaligned, access, page and guest-page faults. */
 const MEMORY_FAULTS = [
@@ -35,7 +38,10 @@ export function enterTrap(hart: Privileged, cause: number, interrupt: boolean): 
     enterSupervisor(hart, interrupt ? cause - 1 : cause, interrupt);
     return;
   }
-  if (hart.hypervisor) leaveGuest(hart, cause, interrupt, "supervisor");
+  if (hart.hypervisor) {
+    if (hart.virtual || cells.i32[TRAP_GUEST >> 2] !== 0) leaveGuest(hart, cause, interrupt, "supervisor");
+    else forgetGuest(hart);
+  }
   enterSupervisor(hart, cause, interrupt);
 }
 
@@ -65,6 +71,12 @@ function enter(hart: Privileged, base: number, cause: number, interrupt: boolean
   hart.setPrivilege(privilege);
 }
 
+/** The common case, a trap of HS-mode or its user mode: hstatus, htval and htinst say that no guest was there. */
+function forgetGuest({ cells: { i32 } }: Privileged): void {
+  i32[HSTATUS]! &= ~(HStatus.GVA | HStatus.SPV);
+  i32[HTVAL] = i32[HTVAL + 1] = i32[HTINST] = i32[HTINST + 1] = 0;
+}
+
 /**
  * What the hypervisor or M-mode is told about where the trap came from (H, "Trap Entry"): V, the guest's privilege, whether
  * xtval is an address of the guest, and the guest-physical address of a guest-page fault. V is 0 afterwards.
@@ -81,17 +93,17 @@ function leaveGuest(hart: Privileged, cause: number, interrupt: boolean, to: "ma
   if (to === "machine") {
     hart.setStatus(cells.csr32(Csr.MSTATUS), (guestAddress ? MSTATUS_GVA_HIGH : 0) | (virtual ? MSTATUS_MPV_HIGH : 0));
   } else {
-    const at = cell(Csr.HSTATUS) >> 2;
-    let next = cells.i32[at]! & ~(HStatus.GVA | HStatus.SPV);
+    let next = cells.i32[HSTATUS]! & ~(HStatus.GVA | HStatus.SPV);
     if (guestAddress) next |= HStatus.GVA;
     if (virtual) next = (next & ~HStatus.SPVP) | HStatus.SPV | (privilege === 1 ? HStatus.SPVP : 0);
-    cells.i32[at] = next;
+    cells.i32[HSTATUS] = next;
   }
   const [address, instruction] = to === "machine" ? [Csr.MTVAL2, Csr.MTINST] : [Csr.HTVAL, Csr.HTINST];
   if (guestPage) cells.copy64(cell(address), TRAP_GPA);
   else clear64(hart, address);
   clear64(hart, instruction);
   if (guestPage) cells.i32[cell(instruction) >> 2] = cells.i32[TRAP_INSTRUCTION >> 2]!;
+  cells.i32[TRAP_GUEST >> 2] = 0;
 }
 
 function clear64({ cells }: Privileged, number: number): void {
@@ -106,7 +118,9 @@ export function machineReturn(hart: Privileged): void {
   if (status & MStatus.MPIE) next |= MStatus.MIE;
   if (privilege !== 3) next &= ~MStatus.MPRV;
   const high = cells.i32[(cell(Csr.MSTATUS) >> 2) + 1]! & MSTATUS_HIGH_WRITABLE;
-  returnTo(hart, next, high & ~MSTATUS_MPV_HIGH, { privilege, epc: Csr.MEPC, virtual: privilege !== 3 && (high & MSTATUS_MPV_HIGH) !== 0 });
+  cells.copy64(PC, cell(Csr.MEPC));
+  hart.setStatus(next, high & ~MSTATUS_MPV_HIGH);
+  returnTo(hart, privilege, privilege !== 3 && (high & MSTATUS_MPV_HIGH) !== 0);
 }
 
 export function supervisorReturn(hart: Privileged): void {
@@ -115,21 +129,19 @@ export function supervisorReturn(hart: Privileged): void {
   let next = (status & ~(MStatus.SIE | MStatus.SPP | MStatus.MPRV)) | MStatus.SPIE;
   if (status & MStatus.SPIE) next |= MStatus.SIE;
   let { virtual } = hart;
-  if (!virtual && hart.hypervisor) {
-    const at = cell(Csr.HSTATUS) >> 2;
-    virtual = (cells.i32[at]! & HStatus.SPV) !== 0;
-    cells.i32[at]! &= ~HStatus.SPV;
+  if (!virtual && hart.hypervisor && cells.i32[HSTATUS]! & HStatus.SPV) {
+    virtual = true;
+    cells.i32[HSTATUS]! &= ~HStatus.SPV;
   }
-  const high = cells.i32[(cell(Csr.MSTATUS) >> 2) + 1]! & MSTATUS_HIGH_WRITABLE;
-  returnTo(hart, next, high, { privilege: status & MStatus.SPP ? 1 : 0, epc: Csr.SEPC, virtual });
+  cells.copy64(PC, cell(Csr.SEPC));
+  hart.setStatus(next);
+  returnTo(hart, status & MStatus.SPP ? 1 : 0, virtual);
 }
 
-function returnTo(hart: Privileged, status: number, high: number, to: { privilege: number; epc: number; virtual: boolean }): void {
-  hart.cells.copy64(PC, cell(to.epc));
+function returnTo(hart: Privileged, privilege: number, virtual: boolean): void {
   // "xRET instructions always clear the LR address reservation on some implementations" (section 3.3.2): it keeps a
   // preempted lr/sc pair from succeeding by chance.
   hart.cells.i64[RESERVATION >> 3] = -1n;
-  hart.setStatus(status, high);
-  hart.setVirtual(to.virtual);
-  hart.setPrivilege(to.privilege);
+  hart.setVirtual(virtual);
+  hart.setPrivilege(privilege);
 }

@@ -38,19 +38,21 @@ export const interprocessor: SbiExtension = {
   },
 };
 
-// Functions: 0 fence_i, 1 sfence_vma, 2 sfence_vma_asid, 3 to 6 hypervisor fences.
+// Functions: 0 fence_i, 1 sfence_vma, 2 sfence_vma_asid, 3 to 6 hfence.gvma and hfence.vvma with and without VMID and ASID.
 const FENCE_I = 0;
 const SFENCE_VMA_ASID = 2;
+const HFENCE_VVMA = 6;
 
 /**
- * RFENCE extension (SBI 2.0, chapter 8). Address ranges and ASIDs are hints: a whole flush is always right. The
- * hypervisor fences (functions 3 to 6) do not exist without the H extension.
+ * RFENCE extension (SBI 2.0, chapter 8). Address ranges, ASIDs and VMIDs are hints: a whole flush is always right, of guests'
+ * translations too. The hypervisor fences do not exist without the H extension.
  */
 export const remoteFence: SbiExtension = {
   id: 0x5246_4e43,
   counts: "sbi-rfence",
   call(context, fid, args) {
-    if (fid > SFENCE_VMA_ASID) return fid <= 6 ? { error: SbiError.NOT_SUPPORTED } : undefined;
+    if (fid > HFENCE_VVMA) return undefined;
+    if (fid > SFENCE_VMA_ASID && !context.core.hypervisor) return { error: SbiError.NOT_SUPPORTED };
     const harts = selected(context, args[0]!, args[1]!);
     if (!harts) return { error: SbiError.INVALID_PARAM };
     const tickets: [HartCells, number][] = [];

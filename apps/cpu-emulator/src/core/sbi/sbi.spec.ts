@@ -5,12 +5,13 @@ import { ExitReason } from "../engine.ts";
 import { PC, PRIVILEGE, REQUESTS, X } from "../hart-state.ts";
 import { ExitKind, HSM_ADDRESS, HSM_STATE, Request, RUN_STATE, RunState } from "../mailbox.ts";
 import { HartState } from "./hsm.ts";
+import type { CpuFeatures } from "../cpu-features.ts";
 import { enterSupervisor, supervisorCalls } from "./sbi.ts";
 
 const i64 = (value: bigint): bigint => BigInt.asIntN(64, value);
 
-function machine(count = 2) {
-  const { harts, clock, memory } = testHarts(count);
+function machine(count = 2, features?: CpuFeatures) {
+  const { harts, clock, memory } = testHarts(count, features);
   const fences = { i: 0, tlb: 0 };
   const own = harts[0]!;
   enterSupervisor(own.core, 0x8020_0000n, 0n, 0x8300_0000n);
@@ -50,7 +51,7 @@ describe("built-in SBI (SBI 2.0)", () => {
     const { call } = machine();
     expect(call(0x1234, 0).error).toBe(-2n);
     expect(call(0x10, 99).error).toBe(-2n);
-    expect(call(RFENCE, 3, 1n, 0n).error).toBe(-2n); // hypervisor fences
+    expect(call(RFENCE, 7, 1n, 0n).error).toBe(-2n);
   });
   it("set_timer raises STIP at its time and clears a pending one", () => {
     const { call, own, clock } = machine();
@@ -70,6 +71,12 @@ describe("built-in SBI (SBI 2.0)", () => {
     call(IPI, 0, 0n, (1n << 64n) - 1n);
     expect(harts.map(({ core }) => core.pending() & SSIP)).toEqual([SSIP, SSIP, SSIP]);
     expect(call(IPI, 0, 0b1000n, 0n).error).toBe(-3n);
+  });
+  it("hypervisor fences flush as the others do; without the H extension they do not exist", () => {
+    const { call, fences } = machine(1);
+    for (const fid of [3, 4, 5, 6]) expect(call(RFENCE, fid, 1n, 0n).error).toBe(0n);
+    expect(fences).toEqual({ i: 0, tlb: 4 });
+    expect(machine(1, { hypervisor: false, paging: "sv48" }).call(RFENCE, 3, 1n, 0n).error).toBe(-2n);
   });
   it("remote fences: own at once, sleeping harts by request, stopped ones not at all", () => {
     const { call, harts, fences } = machine(3);
