@@ -1,6 +1,6 @@
 import { Csr, HStatus, MSTATUS_GVA_HIGH, MSTATUS_HIGH_WRITABLE, MSTATUS_MPV_HIGH, MStatus } from "./csr.ts";
 import { Cause } from "./engine.ts";
-import { CSRS, PC, RESERVATION, TRAP_GPA, TRAP_GUEST, TRAP_INSTRUCTION, TRAP_VALUE } from "./hart-state.ts";
+import { CSRS, PC, RESERVATION, TRAP_GPA, TRAP_GUEST, TRAP_INSTRUCTION, TRAP_VALUE, VIRTUAL } from "./hart-state.ts";
 import type { Privileged } from "./privileged.ts";
 
 const MACHINE = 0x300;
@@ -142,6 +142,6 @@ function returnTo(hart: Privileged, privilege: number, virtual: boolean): void {
   // "xRET instructions always clear the LR address reservation on some implementations" (section 3.3.2): it keeps a
   // preempted lr/sc pair from succeeding by chance.
   hart.cells.i64[RESERVATION >> 3] = -1n;
-  hart.setVirtual(virtual);
+  if (virtual !== (hart.cells.i32[VIRTUAL >> 2] !== 0)) hart.setVirtual(virtual);
   hart.setPrivilege(privilege);
 }
