@@ -101,6 +101,19 @@ describe.skipIf(noPrivileges.length > 0)("a machine on three networks, with real
     expect((await hv.sh("m", "ping -c 2 -W 3 10.0.3.2")).status).toBe(0);
   });
 
+  it("hv mediate on packets: a DNS answer is rewritten, packets to a port are lost, and all is as before without the rules", async () => {
+    const lookup = (): Promise<string> => sh("nslookup host 10.0.3.3");
+    expect(await lookup()).toContain("Address: 10.0.3.2");
+    const rewrite = ["--where", 'frame.dns.name == "host" && frame.dns.response', "--modify", 'frame.dns.answers[0].address="203.0.113.9"'];
+    await hv.ok("mediate", "add", "--id", "dns", "--plane", "frames", "--machine", "m", ...rewrite);
+    await hv.ok("mediate", "add", "--id", "ping", "--plane", "frames", "--machine", "m", "--where", "frame.icmp.type == 8", "--deny");
+    expect(await lookup()).toContain("Address: 203.0.113.9");
+    expect((await hv.sh("m", "ping -c 2 -W 1 10.0.3.2")).status).not.toBe(0);
+    for (const id of ["dns", "ping"]) await hv.ok("mediate", "rm", id);
+    expect(await lookup()).toContain("Address: 10.0.3.2");
+    expect((await hv.sh("m", "ping -c 1 -W 3 10.0.3.2")).status).toBe(0);
+  });
+
   it.skipIf(noTshark.length > 0)("hv net capture: a file and a live pipe that tshark reads, with the ports' names and no malformed frame", async () => {
     const file = join(directory, "n0.pcapng");
     const hvLine = `${process.execPath} ${fileURLToPath(new URL("../bin/hv.mjs", import.meta.url))} net capture n0`;

@@ -11,6 +11,8 @@ export interface MethodContract {
   readonly deniedRequest?: (request: any, reason: string) => unknown | null;
   /** Streams only: what the receiver gets instead of a denied answer. Undefined or null: nothing. */
   readonly deniedResponse?: (response: any, reason: string) => unknown | null;
+  /** Streams only: what still arrives of a message that is denied or dropped: its flow control. Undefined: nothing. */
+  readonly lost?: (message: any) => unknown;
 }
 
 /** A contract = the generated definition + what mediation needs to know. One object per service, in `<service>.ts`. */

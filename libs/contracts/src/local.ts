@@ -124,16 +124,26 @@ function openChannel(call: MediatedCall, firstRequest: unknown, bidi: boolean, o
     deliver: (message: unknown) => {
       if (!coreSide.send(message) && !coreSide.closed) callerSide.slow(true);
     },
-    deny: (reason: string, message: unknown) => answerDenied(rules.deniedRequest?.(message, reason)),
-    drop: () => {},
+    deny: (reason: string, message: unknown) => {
+      answerDenied(rules.deniedRequest?.(message, reason));
+      if (rules.lost) coreSide.send(rules.lost(message));
+    },
+    drop: (message: unknown) => {
+      if (rules.lost) coreSide.send(rules.lost(message));
+    },
   };
   const toCaller = {
     lane: new Lane(),
     deliver: (message: unknown) => {
       if (!callerSide.send(message) && !callerSide.closed) coreSide.slow(true);
     },
-    deny: (reason: string, message: unknown) => answerDenied(rules.deniedResponse?.(message, reason)),
-    drop: () => {},
+    deny: (reason: string, message: unknown) => {
+      answerDenied(rules.deniedResponse?.(message, reason));
+      if (rules.lost) callerSide.send(rules.lost(message));
+    },
+    drop: (message: unknown) => {
+      if (rules.lost) callerSide.send(rules.lost(message));
+    },
   };
   coreSide.onDrain(() => callerSide.slow(false));
   callerSide.onDrain(() => coreSide.slow(false));

@@ -61,7 +61,7 @@ export interface Handling<T> {
   /** Refuses it; the adapter answers what the contract says a denied message looks like. `message` is the refused one. */
   deny(reason: string, message: T): void;
   /** Forgets it silently. */
-  drop(): void;
+  drop(message: T): void;
 }
 
 /** The decision part, replaceable: {@link RuleSet} implements it with rules and CEL. */

@@ -17,6 +17,8 @@ export interface ExpressionVariables {
   method: string;
   machine: string;
   direction: string;
+  /** Of rules on single frames. */
+  frame?: unknown;
 }
 export type Expression = (variables: ExpressionVariables) => unknown;
 
@@ -26,6 +28,7 @@ const utf8 = new TextDecoder();
 /** Functions beyond the CEL standard ones, for looking at and changing bytes. Documented in the README. */
 const ENVIRONMENT = new Environment({ limits: { maxAstNodes: 2000, maxDepth: 64 } })
   .registerVariable("message", "dyn")
+  .registerVariable("frame", "dyn")
   .registerVariable("plane", "string")
   .registerVariable("method", "string")
   .registerVariable("machine", "string")

@@ -1,6 +1,7 @@
 import { PLANES, type Counters, type Handling, type MediationPoint, type Mediator } from "./chain.ts";
 import { corrupt, seededRandom } from "./corrupt.ts";
 import { compileExpression, RuleError, type Expression } from "./expression.ts";
+import { assignFrame, corruptFrame, framePath, frameView, isBatch, LOST_FRAME, usesFrame, type BatchFrame } from "./frames.ts";
 import { assignField, parsePath, viewOf } from "./view.ts";
 
 export const ACTIONS = ["observe", "modify", "deny", "delay", "drop", "duplicate", "corrupt"] as const;
@@ -34,11 +35,12 @@ export interface Passage {
   readonly message: any;
 }
 /** What a plugin does with it; undefined: nothing. Messages are never changed in place: answer a copy. */
-export type Verdict =
+export type Verdict = ({ readonly hits?: bigint }) & (
   | { readonly action: "observe" | "drop" | "duplicate" }
   | { readonly action: "modify"; readonly message: unknown }
   | { readonly action: "deny"; readonly reason?: string }
-  | { readonly action: "delay"; readonly ms: number };
+  | { readonly action: "delay"; readonly ms: number }
+);
 export type Plugin = (passage: Passage) => Verdict | undefined;
 
 /** A message that an observer sees, after the rules. */
@@ -99,6 +101,8 @@ interface Entry {
 interface ObserverEntry {
   readonly match: Match;
   readonly condition: Expression | undefined;
+  /** The condition is about single frames: one that holds is enough. */
+  readonly onFrames: boolean;
   readonly receive: (observation: Observation) => void;
 }
 
@@ -120,6 +124,9 @@ export class RuleSet implements Mediator {
   /** Installs a rule behind the others. Throws {@link RuleError} when it can never work. */
   add(rule: Rule): Rule & { readonly id: string } {
     const condition = compileMatch(rule);
+    if (usesFrame(rule.expression, ...Object.keys(rule.assign ?? {}), ...Object.values(rule.assign ?? {}))) {
+      return this.#install(rule, undefined, frameDecisionOf(rule, condition));
+    }
     return this.#install(rule, condition, decisionOf(rule));
   }
 
@@ -159,7 +166,7 @@ export class RuleSet implements Mediator {
 
   /** Calls `receive` with every matching message after the rules; it must be quick. The answer stops it. */
   observe(match: Match, receive: (observation: Observation) => void): () => void {
-    const observer = { match, condition: compileMatch(match), receive };
+    const observer = { match, condition: compileMatch(match), onFrames: usesFrame(match.expression), receive };
     this.#observers = [...this.#observers, observer];
     this.#update();
     return () => {
@@ -181,9 +188,9 @@ export class RuleSet implements Mediator {
   /** @internal */
   decide(entry: Entry, passage: PassageInHand): Verdict | undefined {
     try {
-      if (!applies(entry.rule, passage) || !holds(entry.condition, passage)) return undefined;
+      if (!applies(entry.rule, passage) || !holds(entry.condition, passage.variables)) return undefined;
       const verdict = entry.decide(passage);
-      if (verdict) entry.hits++;
+      if (verdict) entry.hits += verdict.hits ?? 1n;
       return verdict;
     } catch (error) {
       if (entry.errors++ === 0n) this.#report(entry.rule.id, (error as Error).message);
@@ -195,7 +202,7 @@ export class RuleSet implements Mediator {
   tell(passage: PassageInHand, verdict: Observation["verdict"]): void {
     for (const observer of this.#observers) {
       try {
-        if (!applies(observer.match, passage) || !holds(observer.condition, passage)) continue;
+        if (!applies(observer.match, passage) || !observed(observer, passage)) continue;
         observer.receive({ point: passage.point, machine: passage.machine, message: passage.message, verdict });
       } catch {
         // An observer never disturbs what it observes.
@@ -249,7 +256,7 @@ class Walk<T> {
         case "drop":
           this.#counters.dropped++;
           this.#rules.tell(passage, "dropped");
-          return this.#handling.drop();
+          return this.#handling.drop(passage.message as T);
         case "deny":
           this.#counters.denied++;
           this.#rules.tell(passage, "denied");
@@ -284,10 +291,10 @@ function applies(match: Match, { point, machine }: Passage): boolean {
 }
 
 /** An expression over a field that this message does not have (another oneof case, say) is false, not a failure. */
-function holds(condition: Expression | undefined, passage: PassageInHand): boolean {
+function holds(condition: Expression | undefined, variables: Parameters<Expression>[0]): boolean {
   if (!condition) return true;
   try {
-    const value = condition(passage.variables);
+    const value = condition(variables);
     if (typeof value !== "boolean") throw new Error(`the expression is a ${typeof value}, expected bool`);
     return value;
   } catch (error) {
@@ -338,6 +345,77 @@ function decisionOf(rule: Rule): (passage: PassageInHand) => Verdict | undefined
     default:
       throw new RuleError(`action "${String(action)}" does not exist; actions are ${ACTIONS.join(", ")}`);
   }
+}
+
+function observed({ condition, onFrames }: ObserverEntry, passage: PassageInHand): boolean {
+  if (!onFrames) return holds(condition, passage.variables);
+  const { message } = passage;
+  return isBatch(message) && message.frames.some((frame) => holds(condition, frameVariables(passage, frame)));
+}
+
+/** The variables of a rule about one frame; what the rest of the message holds is looked at only if the text asks. */
+function frameVariables(passage: PassageInHand, frame: BatchFrame): Parameters<Expression>[0] {
+  const { point, machine } = passage;
+  return {
+    get message() {
+      return passage.variables.message;
+    },
+    plane: point.plane,
+    method: point.method,
+    machine,
+    direction: point.direction,
+    frame: frameView(frame),
+  };
+}
+
+/** What a rule does with one frame that it matches: the frames in its place; undefined: the frame as it is. */
+type FrameAction = (frame: BatchFrame, variables: () => Parameters<Expression>[0]) => readonly BatchFrame[] | undefined;
+
+function frameActionOf(rule: Rule): FrameAction {
+  const { action } = rule;
+  switch (action) {
+    case "modify": {
+      const assignments = Object.entries(rule.assign ?? {}).map(([path, text]) => ({ path: framePath(path), value: compileExpression(text, `assign ${path}`) }));
+      return (frame, variables) => {
+        const known = variables();
+        return assignments.reduce<BatchFrame[]>((frames, { path, value }) => frames.flatMap((each) => assignFrame(each, path, value(known))), [frame]);
+      };
+    }
+    case "corrupt": {
+      const random = seededRandom(rule.seed ?? 0n);
+      return (frame) => [corruptFrame(frame, random)];
+    }
+    case "deny":
+    case "drop":
+      return () => [LOST_FRAME];
+    case "duplicate":
+      return (frame) => [frame, frame];
+    default:
+      return () => undefined; // observe; delay, which is the whole batch's
+  }
+}
+
+/** A rule on single frames as one on their batch. */
+function frameDecisionOf(rule: Rule, condition: Expression | undefined): Entry["decide"] {
+  const whole = decisionOf({ ...rule, assign: { ignored: "true" } }); // checks the action and its parameters
+  const act = frameActionOf(rule);
+  return (passage) => {
+    const { message } = passage;
+    if (!isBatch(message)) return undefined;
+    let hits = 0n;
+    let changed = false;
+    const frames = message.frames.flatMap((frame) => {
+      const variables = (): Parameters<Expression>[0] => frameVariables(passage, frame);
+      if (frame.data.length === 0 || !holds(condition, variables())) return [frame];
+      hits++;
+      const instead = act(frame, variables);
+      changed ||= instead !== undefined;
+      return instead ?? [frame];
+    });
+    if (hits === 0n) return undefined;
+    if (rule.action === "delay") return { ...whole(passage)!, hits };
+    return changed ? { action: "modify", message: { ...message, frames }, hits } : { action: "observe", hits };
+  };
 }
 
 function pathOf(path: string): string[] {

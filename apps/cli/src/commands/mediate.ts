@@ -31,6 +31,8 @@ export function addMediateCommands(program: Command, cli: Cli): void {
     ["hv mediate add --plane blocks --machine web --where 'message.write.sector == 0' --deny", "sector 0 is write-protected: the guest gets an I/O error"],
     ["hv mediate add --plane console --direction response --where 'message.data == b\"hello\"' --modify 'data=b\"howdy\"'", "another word on the console"],
     ["hv mediate add --plane frames --machine web --drop", "the network cable is out"],
+    ["hv mediate add --plane frames --where 'frame.tcp.dport == 25' --deny", "no mail: those packets alone are lost"],
+    ["hv mediate add --plane frames --where 'frame.dns.name == \"web\"' --modify 'frame.dns.answers[0].address=\"10.0.2.9\"'", "a DNS answer is another"],
     ["hv mediate add --plane exits --delay 5", "a slow bus"],
   ])
     .option("--id <name>", "name of the rule (default: r1, r2, ...)")
@@ -38,7 +40,7 @@ export function addMediateCommands(program: Command, cli: Cli): void {
     .option("--method <name>", "call or stream of a contract, e.g. blocks or createSpace")
     .option("--machine <name>", "only this machine's messages")
     .addOption(new Option("--direction <way>", "requests or their responses").choices(["request", "response"]))
-    .option("--where <cel>", "CEL over message, plane, method, machine, direction")
+    .option("--where <cel>", "CEL over message, plane, method, machine, direction; over frame: asked for each packet")
     .option("--observe", "only count them")
     .option("--modify <field=cel>", "assign a field of the message; may be given more than once", (value: string, all: string[] = []) => [...all, value])
     .option("--deny", "refuse: the guest sees what hardware could do")

@@ -167,10 +167,11 @@ export class FrameClient {
     this.overrunFrames += batch.frames.length - accepted.length;
     this.#outstanding -= accepted.length;
     this.receivedFrames += accepted.length;
-    if (accepted.length > 0) {
-      if (this.#listener) this.#listener.received(accepted);
-      else this.consumed(accepted.length);
-    }
+    // Those that a rule took away on their way are empty: they count for credit alone (NET-5).
+    const real = accepted.filter(({ data }) => data.length > 0);
+    if (real.length > 0 && this.#listener) this.#listener.received(real);
+    const nobodys = this.#listener ? accepted.length - real.length : accepted.length;
+    if (nobodys > 0) this.consumed(nobodys);
     if (batch.credit > 0) this.#listener?.writable();
   }
 }

@@ -27,6 +27,7 @@ export function newPortCounters() {
     tx_bytes: 0,
     rx_dropped_credit: 0, // sent beyond the credit
     rx_dropped_malformed: 0, // too short, too long, impossible offload
+    rx_mediated: 0, // taken away by a rule on their way here
     rx_dropped_link: 0, // the cable is out
     rx_dropped_spoof: 0, // another's address
     tx_dropped_queue: 0, // the guest gives no credit and its queue is full
@@ -151,6 +152,7 @@ export class FramePort implements SwitchPort {
   /** A frame from the guest. */
   ingress(frame: Frame): void {
     const { data, offload } = frame;
+    if (data.length === 0) return void this.counters.rx_mediated++;
     const limit = offload && offload.gsoType !== GSO.NONE ? MAX_GSO_FRAME_BYTES : this.#maxFrameBytes;
     if (data.length < ETHERNET_HEADER_BYTES || data.length > limit || !possible(frame)) return void this.counters.rx_dropped_malformed++;
     if (!this.info.linkUp) return void this.counters.rx_dropped_link++;

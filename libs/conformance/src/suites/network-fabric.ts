@@ -165,7 +165,7 @@ export const NETWORK_SUITE: Suite = {
       const good = frame(BROADCAST, from, 5);
       const offload = { needsChecksum: true, checksumStart: 60_000, checksumOffset: 16, gsoType: 0, gsoSize: 0, headerLength: 0 };
       const batch = (data: Uint8Array, extra?: typeof offload) => ({ data, offload: extra });
-      const frames = [batch(new Uint8Array(0)), batch(new Uint8Array(13)), batch(new Uint8Array(70_000)), batch(good.slice(), offload), batch(good)];
+      const frames = [batch(new Uint8Array(1)), batch(new Uint8Array(13)), batch(new Uint8Array(70_000)), batch(good.slice(), offload), batch(good)];
       a!.channel.send({ machine: a!.port.machine, port: a!.port.id, frames, credit: 0, linkUp: false, takesOffload: false });
       assert.deepEqual((await b!.frames(1)).map(said), [5]);
       const { counters } = await service.readNetworkStats({ machine: a!.port.machine, network: "" });
