@@ -52,7 +52,7 @@ describe("buildBox", () => {
     expect(built.kernel.path.startsWith(elsewhere)).toBe(true);
   });
   it("no such recipe, no apt, no mirror → says what there is and what to do", async () => {
-    await expect(buildBox("x", { cacheDir: directory() })).rejects.toThrow(/there are: debian\/minimal, debian\/13, tiny/);
+    await expect(buildBox("x", { cacheDir: directory() })).rejects.toThrow(/there are: debian\/minimal, debian\/13, debian\/docker, tiny/);
     const env = { PATH: "/nonexistent", HV_DEBIAN_MIRROR: "file:/nonexistent" };
     await expect(buildBox("debian/minimal", { cacheDir: directory(), env })).rejects.toThrow(/apt-get is not on this machine.*HV_BOX_CACHE/);
   });

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { isAbsolute, join, relative } from "node:path";
 import { BoxBuildError, type BuildOptions, type BuiltBox, type BuiltFile } from "./built-box.ts";
 import { buildTiny, tinyKey } from "./tiny/tiny.ts";
-import { buildDebianSystem, DEBIAN_13, debianSystemSources, systemRecipeKey } from "./debian/debian-system.ts";
+import { buildDebianSystem, DEBIAN_13, DEBIAN_DOCKER, debianSystemSources, systemRecipeKey, type SystemRecipe } from "./debian/debian-system.ts";
 import { buildDebianMinimal, debianMinimalSources, recipeKey as debianKey } from "./debian/debian-minimal.ts";
 
 interface Recipe {
@@ -15,15 +15,20 @@ interface Recipe {
   sources?(options: BuildOptions): Promise<Readonly<Record<string, string>>>;
 }
 
+function systemRecipe(recipe: SystemRecipe, description: string): Recipe {
+  return {
+    description,
+    key: () => systemRecipeKey(recipe),
+    build: (options, out) => buildDebianSystem(recipe, options, out),
+    sources: (options) => debianSystemSources(recipe, options),
+  };
+}
+
 /** Every box that can be built here. */
 export const RECIPES: Readonly<Record<string, Recipe>> = {
   "debian/minimal": { description: "Debian 13 riscv64: stock kernel and static busybox", key: debianKey, build: buildDebianMinimal, sources: debianMinimalSources },
-  "debian/13": {
-    description: "Debian 13 riscv64 with systemd, sshd, apt and sudo on a disk that grows",
-    key: () => systemRecipeKey(DEBIAN_13),
-    build: (options, out) => buildDebianSystem(DEBIAN_13, options, out),
-    sources: (options) => debianSystemSources(DEBIAN_13, options),
-  },
+  "debian/13": systemRecipe(DEBIAN_13, "Debian 13 riscv64 with systemd, sshd, apt and sudo on a disk that grows"),
+  "debian/docker": systemRecipe(DEBIAN_DOCKER, "debian/13 with Docker Engine"),
   tiny: { description: "a small program of our own; needs no download", key: tinyKey, build: buildTiny },
 };
 

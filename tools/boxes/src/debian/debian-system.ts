@@ -13,7 +13,7 @@ import { ARCHITECTURE, DEBIAN_VERSION, openDebian, sourcesOf, SUITE } from "./de
 import { SOFT_ALIASES } from "./guest-modules.ts";
 import { readKernelPackage, readOneFile } from "./kernel-package.ts";
 import { configureSystem, systemAccounts } from "./system/configure.ts";
-import { guestFileTexts } from "./system/guest-files.ts";
+import { bootFiles, guestFileTexts } from "./system/guest-files.ts";
 import { systemInitramfs } from "./system/initramfs.ts";
 import { DISK_MODULES, isExcluded, PATH_EXCLUDES, PATH_INCLUDES, ROOT_MODULES, SYSTEM_PACKAGES } from "./system/package-set.ts";
 
@@ -31,12 +31,25 @@ export interface SystemRecipe {
   readonly name: string;
   readonly description: string;
   readonly packages: readonly string[];
+  readonly units: readonly string[];
+  readonly userGroups: readonly string[];
   readonly memoryBytes: number;
   /** Free room on the base image; the machine's disk is larger and the filesystem grows to it. */
   readonly freeBytes: number;
 }
 
-export const DEBIAN_13: SystemRecipe = { name: "debian/13", description: "systemd, sshd, apt, sudo", packages: [], memoryBytes: 512 * MIB, freeBytes: 64 * MIB };
+export const DEBIAN_13: SystemRecipe = { name: "debian/13", description: "systemd, sshd, apt, sudo", packages: [], units: [], userGroups: [], memoryBytes: 512 * MIB, freeBytes: 64 * MIB };
+
+/** Started by its socket, at the first `docker` command: a gigabyte of instructions that a boot need not wait for. */
+export const DEBIAN_DOCKER: SystemRecipe = {
+  name: "debian/docker",
+  description: "Docker Engine on systemd, sshd, apt, sudo",
+  packages: ["docker.io", "docker-cli", "containerd", "runc", "iptables"],
+  units: ["docker.socket"],
+  userGroups: ["docker"],
+  memoryBytes: 1024 * MIB,
+  freeBytes: 128 * MIB,
+};
 
 export function systemRecipeKey(recipe: SystemRecipe): string {
   const inputs = [1, recipe, SUITE, SYSTEM_PACKAGES, DISK_MODULES, SOFT_ALIASES, PATH_EXCLUDES, PATH_INCLUDES, BOOT_ARGUMENTS, guestFileTexts()];
@@ -71,15 +84,15 @@ export async function buildDebianSystem(recipe: SystemRecipe, options: BuildOpti
   const master = async (file: string): Promise<string> => new TextDecoder().decode(await readOneFile(deb("base-passwd"), new RegExp(`/${file}\\.master$`)));
   const accounts = systemAccounts(await master("passwd"), await master("group"));
   const unpacked: UnpackedPackage[] = [];
+  progress({ step: `unpack ${system.length} packages` });
   // base-files first: it says what the common directories look like.
   for (const p of system.toSorted((a, b) => Number(b.name === "base-files") - Number(a.name === "base-files") || (a.name < b.name ? -1 : 1))) {
-    progress({ step: "unpack packages", doneBytes: unpacked.length, totalBytes: system.length });
     unpacked.push(await unpackPackage(deb(p.name), tree, { owners: accounts.owners, excluded: isExcluded }));
   }
   const time = tree.newest();
   tree.mtime = time;
   progress({ step: "configure" });
-  configureSystem(tree, accounts, { mirrorUri: debian.mirror.uri, suite: SUITE, time });
+  configureSystem(tree, accounts, { mirrorUri: debian.mirror.uri, suite: SUITE, time, units: recipe.units, userGroups: recipe.userGroups });
   writeDpkgDatabase(tree, unpacked, ARCHITECTURE);
   const modules = await moduleTree(DISK_MODULES, kernel.modules, SOFT_ALIASES);
   if (modules.missing.length > 0) log(`${debian.kernelName} has no module ${modules.missing.join(", ")}; left out`);
@@ -89,7 +102,7 @@ export async function buildDebianSystem(recipe: SystemRecipe, options: BuildOpti
   const path = join(out, "disk.ext4");
   const bytes = Math.ceil((contentBytes(tree) + JOURNAL_BYTES + recipe.freeBytes) / GROUP_BYTES) * GROUP_BYTES;
   const identity = { uuid: Uint8Array.from(Buffer.from(DISK_UUID.replaceAll("-", ""), "hex")), label: "debian", time };
-  writeExt4(tree.root, { path, bytes, inodesPerGroup: INODES_PER_GROUP, journalBytes: JOURNAL_BYTES, identity });
+  writeExt4(tree.root, { path, bytes, inodesPerGroup: INODES_PER_GROUP, journalBytes: JOURNAL_BYTES, identity, first: bootFiles(tree) });
   return {
     name: recipe.name,
     tag: DEBIAN_VERSION,

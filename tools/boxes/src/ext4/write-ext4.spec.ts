@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
-import { FileTree } from "../rootfs/file-tree.ts";
+import { FileTree, type TreeNode } from "../rootfs/file-tree.ts";
 import { GROUP_BYTES } from "./geometry.ts";
 import { writeExt4 } from "./write-ext4.ts";
 
@@ -17,12 +17,12 @@ const tool = (command: string, ...args: string[]): { status: number | null; stdo
   return { status, stdout: stdout + stderr };
 };
 
-function write(tree: FileTree, groups = 1): string {
+function write(tree: FileTree, groups = 1, first: TreeNode[] = []): string {
   const folder = mkdtempSync(join(tmpdir(), "pv-ext4-"));
   folders.push(folder);
   const path = join(folder, "disk");
   const identity = { uuid: new Uint8Array(16).fill(7), label: "test", time: 1_700_000_000 };
-  writeExt4(tree.root, { path, bytes: groups * GROUP_BYTES, inodesPerGroup: 4096, journalBytes: 4 << 20, identity });
+  writeExt4(tree.root, { path, bytes: groups * GROUP_BYTES, inodesPerGroup: 4096, journalBytes: 4 << 20, identity, first });
   return path;
 }
 
@@ -65,6 +65,16 @@ describe("an ext4 image", () => {
     const out = join(path, "..", "out");
     tool("debugfs", "-R", `dump /big ${out}`, path);
     expect(Buffer.compare(readFileSync(out), big)).toBe(0);
+  });
+  it.skipIf(missing.length > 0)("what is to lie first has the lowest inodes and the first blocks behind the directories", () => {
+    const tree = sample();
+    const first = [tree.find("/many/file-with-a-long-name-500")!, tree.find("/bin/su")!];
+    const path = write(tree, 1, first);
+    expect(tool("e2fsck", "-fn", path)).toMatchObject({ status: 0, stdout: expect.not.stringMatching(/[Ff]ix|clear/) });
+    const block = (file: string): number => Number(tool("debugfs", "-R", `blocks ${file}`, path).stdout.trim().split(/\s/)[0]);
+    expect(block("/bin/su")).toBe(block("/many/file-with-a-long-name-500") + 1);
+    expect(block("/bin/su")).toBeLessThan(block("/many/file-with-a-long-name-0"));
+    expect(tool("debugfs", "-R", "stat /bin/su", path).stdout).toMatch(/Inode: 13 [^]*Links: 2/);
   });
   it.skipIf(missing.length > 0)("owners, modes, links, device numbers and times are what the tree says", () => {
     const path = write(sample());

@@ -15,7 +15,7 @@ export interface Ext4Image {
   readonly inodesPerGroup: number;
   readonly journalBytes: number;
   readonly identity: Identity;
-  /** Regular files whose content lies first, in this order: what a boot reads, so that it lies together. */
+  /** Nodes whose inodes and content lie first, in this order: what a boot reads, so that it lies together. */
   readonly first?: readonly TreeNode[];
 }
 
@@ -34,11 +34,11 @@ interface Placed {
  */
 export function writeExt4(root: DirectoryNode, image: Ext4Image): void {
   const g = geometry(image.bytes, image.inodesPerGroup);
-  const placed = numberInodes(root, image.identity.time);
+  const early = new Set(image.first ?? []);
+  const placed = numberInodes(root, early, image.identity.time);
   if (placed.lastNumber > g.groups * g.inodesPerGroup) throw new Error(`ext4: ${placed.lastNumber} files, room for ${g.groups * g.inodesPerGroup}`);
   const allocator = new BlockAllocator(g);
   // Directories first, then what a boot reads, then the rest: what is read together lies together.
-  const early = new Set(image.first ?? []);
   const all = [...placed.byNode.values()];
   const order = [...all.filter(({ node }) => node.kind === "directory"), ...[...early].flatMap((node) => placed.byNode.get(node) ?? []), ...all.filter(({ node }) => node.kind !== "directory" && !early.has(node))];
   for (const each of order) {
@@ -61,8 +61,8 @@ export function writeExt4(root: DirectoryNode, image: Ext4Image): void {
   }
 }
 
-/** Numbers in the order of a walk; hard links share one. */
-function numberInodes(root: DirectoryNode, time: number): { byNode: Map<TreeNode, Placed>; lastNumber: number } {
+/** Numbers in the order of a walk, behind those that lie first; hard links share one. */
+function numberInodes(root: DirectoryNode, first: ReadonlySet<TreeNode>, time: number): { byNode: Map<TreeNode, Placed>; lastNumber: number } {
   const byNode = new Map<TreeNode, Placed>();
   let next = FIRST_INODE;
   const visit = (node: TreeNode, number?: number): void => {
@@ -78,7 +78,8 @@ function numberInodes(root: DirectoryNode, time: number): { byNode: Map<TreeNode
   if (!root.entries.has("lost+found")) root.entries.set("lost+found", { kind: "directory", mode: 0o700, uid: 0, gid: 0, mtime: time, entries: new Map() });
   const lostAndFound = root.entries.get("lost+found") as TreeNode;
   visit(lostAndFound);
-  byNode.get(lostAndFound)!.links = 0; // counted when the root's entries are walked
+  byNode.get(lostAndFound)!.links = 0; // counted when the root's entries are walked, as are these:
+  for (const node of first) if (node.kind !== "directory") byNode.set(node, { number: next++, node, links: 0, extents: [], content: new Uint8Array(0) });
   visit(root, ROOT_INODE);
   for (const placed of byNode.values()) {
     // "." and the entry in its parent, and ".." of each directory in it.

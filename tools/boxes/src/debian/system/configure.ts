@@ -21,16 +21,25 @@ export function systemAccounts(passwdMaster: string, groupMaster: string): Accou
   return accounts;
 }
 
-export function configureSystem(tree: FileTree, accounts: Accounts, options: { mirrorUri: string; suite: string; time: number }): void {
+export interface SystemOptions {
+  readonly mirrorUri: string;
+  readonly suite: string;
+  readonly time: number;
+  /** Units that the recipe's own packages want enabled, and groups that their scripts make, the user in them. */
+  readonly units: readonly string[];
+  readonly userGroups: readonly string[];
+}
+
+export function configureSystem(tree: FileTree, accounts: Accounts, options: SystemOptions): void {
   baseFiles(tree);
-  users(tree, accounts, options.time);
+  users(tree, accounts, options);
   alternatives(tree);
   pam(tree);
   certificates(tree);
   apt(tree, options);
   ssh(tree);
   installGuestFiles(tree);
-  units(tree, options.time);
+  units(tree, options);
 }
 
 /** base-files, base-passwd, netbase, libc-bin, debianutils, ucf, kmod: postinst. */
@@ -71,14 +80,15 @@ function baseFiles(tree: FileTree): void {
   tree.symlink("/var/lib/dbus/machine-id", "/etc/machine-id");
 }
 
-function users(tree: FileTree, accounts: Accounts, time: number): void {
+function users(tree: FileTree, accounts: Accounts, { time, userGroups }: SystemOptions): void {
   const folder = tree.find("/usr/lib/sysusers.d");
   if (folder?.kind === "directory") {
     for (const name of [...folder.entries.keys()].filter((each) => each.endsWith(".conf")).sort()) accounts.readSysusers(tree.text(`/usr/lib/sysusers.d/${name}`) ?? "");
   }
   accounts.readSysusers("g _ssh -\n"); // openssh-client's postinst
   accounts.addUser({ name: USER, uid: 1000, gid: 1000, comment: "Debian", home: `/home/${USER}`, shell: "/bin/bash", password: USER_PASSWORD });
-  for (const group of ["adm", "sudo", "users", "dialout"]) accounts.addToGroup(USER, group);
+  for (const group of userGroups) accounts.readSysusers(`g ${group} -\n`);
+  for (const group of ["adm", "sudo", "users", "dialout", ...userGroups]) accounts.addToGroup(USER, group);
   accounts.write(tree, Math.floor(time / 86_400));
   const { groups } = accounts.owners;
   const own = { uid: 1000, gid: 1000 };
@@ -104,6 +114,11 @@ function alternatives(tree: FileTree): void {
   one("/usr/sbin/rmt", "/usr/sbin/rmt-tar", 50);
   one("/usr/bin/editor", "/bin/nano", 40);
   one("/usr/bin/pico", "/bin/nano", 10);
+  // docker.io's and iptables' (the nft kind, as Debian prefers).
+  for (const family of ["iptables", "ip6tables"]) {
+    const slaves = ["restore", "save"].map((kind) => ({ name: `${family}-${kind}`, link: `/usr/sbin/${family}-${kind}`, path: `/usr/sbin/${family}-nft-${kind}` }));
+    one(`/usr/sbin/${family}`, `/usr/sbin/${family}-nft`, 20, slaves);
+  }
   writeAlternative(tree, { name: "pager", link: "/usr/bin/pager", choices: [{ path: "/usr/bin/less", priority: 77 }, { path: "/bin/more", priority: 50 }] });
 }
 
@@ -170,12 +185,12 @@ const NOT_AT_BOOT: Readonly<Record<string, readonly string[]>> = {
 };
 const NO_GENERATORS = ["systemd-debug-generator", "systemd-getty-generator", "systemd-gpt-auto-generator", "systemd-hibernate-resume-generator", "systemd-rc-local-generator", "systemd-run-generator", "systemd-ssh-generator", "systemd-system-update-generator", "systemd-sysv-generator", "systemd-tpm2-generator"];
 
-function units(tree: FileTree, time: number): void {
+function units(tree: FileTree, { time, units: more }: SystemOptions): void {
   for (const [target, names] of Object.entries(NOT_AT_BOOT)) for (const name of names) maskDependency(tree, target, name);
   // Each is a process that reads the kernel's command line and finds nothing to do.
   for (const name of NO_GENERATORS) tree.symlink(`/etc/systemd/system-generators/${name}`, "/dev/null");
   maskUnit(tree, "serial-getty@hvc0.service"); // the agent's
-  for (const unit of ["systemd-networkd.service", "ssh.socket", "remote-fs.target", "hv-agent.service", "hv-growfs.service", "hv-resolv.path"]) enableUnit(tree, unit);
+  for (const unit of ["systemd-networkd.service", "ssh.socket", "remote-fs.target", "hv-agent.service", "hv-growfs.service", "hv-resolv.path", ...more]) enableUnit(tree, unit);
   maskDependency(tree, "network-online.target", "systemd-networkd-wait-online.service");
   tree.symlink("/etc/systemd/system/getty.target.wants/serial-getty@ttyS0.service", "/usr/lib/systemd/system/serial-getty@.service");
   tree.symlink("/etc/systemd/system/default.target", "/usr/lib/systemd/system/multi-user.target");
