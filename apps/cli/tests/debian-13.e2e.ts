@@ -1,5 +1,7 @@
 /** debian/13: built from Debian's packages, booted with systemd on our machine, entered by ssh. */
 import { spawnSync } from "node:child_process";
+import { readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Hv } from "./hv.ts";
 
@@ -9,11 +11,29 @@ const hasSsh = spawnSync("which", ["ssh", "ssh-keygen"]).status === 0;
 if (!hasSsh) console.log("hv ssh is not tried: this machine has no ssh");
 
 describe.skipIf(missing.length > 0)("debian/13", () => {
+  /** Has the box; the other host takes it from there, lazily. */
+  const shelf = new Hv();
   const hv = new Hv();
   beforeAll(async () => {
+    await shelf.ok("box", "build", "debian/13");
+    const host = (await shelf.ok("registry", "show", "--url")).trim();
+    await hv.ok("box", "add", `${host}/debian/13:13`, "--lazy");
     await hv.ok("up", "d13", "--box", "debian/13");
   }, 600_000);
-  afterAll(() => hv.close());
+  afterAll(async () => {
+    await hv.close();
+    await shelf.close();
+  });
+
+  it("came lazily: a fifth of its disk at most has moved when it is up, and the box has the digest that it has there", async () => {
+    const partial = join(hv.home, "registry", "partial");
+    const [blob] = readdirSync(partial);
+    const { size, blocks } = statSync(join(partial, blob!));
+    console.log(`debian/13 up: ${(blocks * 512) / 1e6} MB of its disk's ${size / 1e6} MB have moved`);
+    expect(blocks * 512).toBeLessThan(size / 5);
+    const digest = async (from: Hv): Promise<string> => (await from.json<{ digest: string }>("box", "inspect", "debian/13")).digest;
+    expect(await digest(hv)).toBe(await digest(shelf));
+  });
 
   it("boots with systemd to a login prompt; no unit failed", async () => {
     const { stdout } = await hv.sh("d13", "for i in $(seq 100); do systemctl is-active -q serial-getty@ttyS0 && break; sleep 0.2; done; cat /proc/1/comm; systemctl --failed --no-legend");

@@ -42,7 +42,8 @@ export function addBoxCommands(program: Command, cli: Cli): void {
   ])
     .option("--name <name:tag>", "what to call it here (default: as it is called there)")
     .option("--version <constraint>", "which version of a catalogue")
-    .action(async (what: string, options: { name?: string; version?: string; json?: boolean }) => {
+    .option("--lazy", "from a registry: fetch the disk's chunks when a machine touches them, not now")
+    .action(async (what: string, options: { name?: string; version?: string; lazy?: boolean; json?: boolean }) => {
       const { images } = await cli.stacks.any();
       if (what in RECIPES) await buildAndPublish(cli, images, what, {});
       const added = what in RECIPES ? (await images.resolveBox({ reference: what })).box! : await addBox(cli, images, what, options);

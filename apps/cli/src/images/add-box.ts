@@ -13,6 +13,7 @@ import type { Cli } from "../cli.ts";
 import { CliError, UsageError } from "../cli-error.ts";
 import { formatBytes } from "../format/quantity.ts";
 import { GUEST_ARCHITECTURE, isRemote, localRegistry, openImage, type ImagePlace } from "./image-place.ts";
+import { addBoxLazily } from "./lazy-box.ts";
 import { Origins, type Origin } from "./origins.ts";
 import { transfer, TransferProgress } from "./transfer.ts";
 import { chooseVersion, readCatalogue, type CatalogueVersion } from "./vagrant-catalogue.ts";
@@ -22,13 +23,15 @@ export interface AddOptions {
   readonly name?: string;
   /** Constraint on a catalogue's versions. */
   readonly version?: string;
+  /** Of a registry's box: leave the disk's content there until a machine touches it. */
+  readonly lazy?: boolean;
 }
 
 /** Brings a box here from a registry, a file, or Vagrant's catalogue JSON. Everything is checked against its digest before it is a box. */
 export async function addBox(cli: Cli, images: ImagePort, what: string, options: AddOptions): Promise<Box> {
   const catalogue = await asCatalogue(what);
   if (!catalogue && options.version !== undefined) throw new UsageError("--version chooses among a catalogue's versions; in a registry name a tag: name:tag");
-  return catalogue ? addFromCatalogue(cli, images, what, catalogue, options) : addImage(cli, images, what, options.name, undefined);
+  return catalogue ? addFromCatalogue(cli, images, what, catalogue, options) : addImage(cli, images, what, { as: options.name, lazy: options.lazy === true });
 }
 
 async function addFromCatalogue(cli: Cli, images: ImagePort, what: string, text: string, options: AddOptions): Promise<Box> {
@@ -39,13 +42,19 @@ async function addFromCatalogue(cli: Cli, images: ImagePort, what: string, text:
   try {
     const from = await catalogueFile(cli, what, version, scratch);
     const origin = (digest: string): Origin => ({ kind: "catalogue", from: what, version: version.version, digest });
-    return await addImage(cli, images, from, options.name ?? `${box.name.toLowerCase()}:${version.version.replaceAll(/[^A-Za-z0-9._-]/g, "-")}`, origin);
+    return await addImage(cli, images, from, { as: options.name ?? `${box.name.toLowerCase()}:${version.version.replaceAll(/[^A-Za-z0-9._-]/g, "-")}`, lazy: options.lazy === true, originOf: origin });
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }
 }
 
-async function addImage(cli: Cli, images: ImagePort, what: string, as: string | undefined, originOf: ((digest: string) => Origin) | undefined): Promise<Box> {
+interface Wanted {
+  readonly as: string | undefined;
+  readonly lazy: boolean;
+  readonly originOf?: (digest: string) => Origin;
+}
+
+async function addImage(cli: Cli, images: ImagePort, what: string, { as, lazy, originOf }: Wanted): Promise<Box> {
   const place = await openImage(images, what);
   try {
     if (place.kind === "local") throw new UsageError(`"${what}" names no registry, no file and no catalogue; recipes are built with: hv box build ${what}`);
@@ -53,7 +62,8 @@ async function addImage(cli: Cli, images: ImagePort, what: string, as: string | 
     const tag = wanted.tag ?? (place.tag || "latest");
     const progress = new TransferProgress(cli);
     const target = repository(await localRegistry(images), wanted.name, { onProgress: progress.onProgress });
-    const { namedDigest } = await transfer(cli, place, target, progress, { tag, boxOnly: true });
+    if (lazy && place.kind !== "remote") throw new UsageError(`--lazy leaves the disk in a registry; ${what} is a file`);
+    const namedDigest = lazy ? await addBoxLazily(cli, images, place, target, wanted.name, tag) : (await transfer(cli, place, target, progress, { tag, boxOnly: true })).namedDigest;
     const box = (await images.resolveBox({ reference: `${wanted.name}:${tag}` })).box!;
     new Origins(cli.home).set(`${wanted.name}:${tag}`, originOf?.(namedDigest) ?? originOfPlace(place, what, namedDigest));
     return box;
