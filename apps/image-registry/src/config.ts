@@ -4,6 +4,11 @@ export interface ImageRegistryConfig {
   /** Directory that holds everything; made if it is not there. Several processes may share it. */
   readonly root: string;
   readonly maxBlobBytes: number;
+  /** Object store for blobs: endpoint, bucket, prefix; empty: the directory. */
+  readonly s3: string;
+  readonly s3Region: string;
+  readonly s3AccessKeyId: string;
+  readonly s3SecretAccessKey: string;
   /** Where the OCI distribution API is served; empty: nowhere. */
   readonly http: string;
   readonly tlsCert: string;
@@ -22,6 +27,10 @@ export interface ImageRegistryConfig {
 export const CONFIG = defineConfig<ImageRegistryConfig>({
   root: { doc: "directory of blobs, boxes and disks", type: path, flag: "state-dir", env: "PV_STATE_DIR" },
   maxBlobBytes: { doc: "largest blob that is taken", type: byteCount, default: 64 * 1024 ** 3 },
+  s3: { doc: "keep blobs in an S3-compatible store instead: https://endpoint/bucket[/prefix]; names and disks stay in the directory", type: text, default: "", env: "PV_REGISTRY_S3" },
+  s3Region: { doc: "its region", type: text, default: "us-east-1", env: "AWS_REGION" },
+  s3AccessKeyId: { doc: "its access key", type: text, default: "", env: "AWS_ACCESS_KEY_ID" },
+  s3SecretAccessKey: { doc: "its secret key (the environment is the place for it)", type: text, default: "", env: "AWS_SECRET_ACCESS_KEY" },
   http: {
     doc: "host:port of the OCI distribution API; port 0: a free one, the same again next time; empty: not served",
     type: address, default: "127.0.0.1:0", env: "PV_REGISTRY_HTTP",
