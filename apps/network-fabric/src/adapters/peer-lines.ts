@@ -4,6 +4,7 @@ import type { Logger } from "pino";
 import type { FramePort } from "../core/frame-port.ts";
 import type { HostInterface, HostInterfaces } from "../core/host-interfaces.ts";
 import type { OpenPeer, PeerLine } from "../core/peer-lines.ts";
+import { TAP_OFFLOADS } from "./linux-interfaces.ts";
 import { QemuDgramLine } from "./qemu-dgram-line.ts";
 import { QemuStreamLine } from "./qemu-stream-line.ts";
 
@@ -42,7 +43,7 @@ class TapLine implements PeerLine {
 
   constructor(port: FramePort, { name, mtu }: { name: string; mtu: number }, host: HostInterfaces, turn: (run: () => void) => void) {
     this.#port = port;
-    this.#interface = host.openTap({ name, mtu }, (frames: readonly Frame[]) => turn(() => frames.forEach((frame) => port.ingress(frame))));
+    this.#interface = host.openTap({ name, mtu, offload: TAP_OFFLOADS.segmentation }, (frames: readonly Frame[]) => turn(() => frames.forEach((frame) => port.ingress(frame))));
     port.connect(this);
   }
   send(frames: Frame[]): void {
