@@ -103,7 +103,7 @@ describe.skipIf(noPrivileges.length > 0)("a machine on three networks, with real
 
   it("hv mediate on packets: a DNS answer is rewritten, packets to a port are lost, and all is as before without the rules", async () => {
     const lookup = (): Promise<string> => sh("nslookup host 10.0.3.3");
-    expect(await lookup()).toContain("Address: 10.0.3.2");
+    await expect.poll(lookup, { timeout: 60_000, interval: 1000 }).toContain("Address: 10.0.3.2");
     const rewrite = ["--where", 'frame.dns.name == "host" && frame.dns.response', "--modify", 'frame.dns.answers[0].address="203.0.113.9"'];
     await hv.ok("mediate", "add", "--id", "dns", "--plane", "frames", "--machine", "m", ...rewrite);
     await hv.ok("mediate", "add", "--id", "ping", "--plane", "frames", "--machine", "m", "--where", "frame.icmp.type == 8", "--deny");

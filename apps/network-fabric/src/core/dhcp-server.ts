@@ -51,8 +51,13 @@ const OFFER_MS = 60_000;
 /** An address that a client found in use is not given out for so long (RFC 2131, 4.3.3). */
 const DECLINED_MS = 600_000;
 
-/** Who hears of leases. */
+/** Who hears of leases, and knows the clients. */
 export interface LeaseListeners {
+  /**
+   * Whether the address is a port's own. The others, which a guest may have invented, share half of the pool: nobody's
+   * starvation attack takes an address from a machine. Absent: all are.
+   */
+  isPort?(mac: MacAddress): boolean;
   /** A new or changed lease, not a renewal. */
   granted(lease: Lease): void;
   /** All leases, whenever one was given, renewed or ended: before the client is told. */
@@ -138,6 +143,7 @@ export class DhcpServer {
     const own = this.#bindings.get(clientMac);
     const address = this.#reserved.get(clientMac) ?? own?.address ?? (requested !== undefined && this.#free(requested, clientMac) ? requested : this.#firstFree(clientMac));
     if (address === undefined) return undefined; // none left: silence, another server may have some
+    if (!own && !this.#mayHaveOne(clientMac)) return undefined;
     if (!own) {
       this.#bindings.set(clientMac, { mac: clientMac, address, hostname: "", expiresAt: this.#now() + OFFER_MS, bound: false });
     }
@@ -155,7 +161,8 @@ export class DhcpServer {
     const wanted = dhcpAddressOption(message, DHCP_OPTION.REQUESTED_ADDRESS) ?? clientAddress;
     const own = this.#bindings.get(clientMac);
     const reserved = this.#reserved.get(clientMac);
-    const acceptable = own || reserved !== undefined ? (reserved ?? own!.address) === wanted : server === undefined && this.#free(wanted, clientMac);
+    const acceptable =
+      own || reserved !== undefined ? (reserved ?? own!.address) === wanted : server === undefined && this.#free(wanted, clientMac) && this.#mayHaveOne(clientMac);
     if (!acceptable) return this.#reply(message, DHCP_MESSAGE.NAK, { address: 0, options: [] });
     const hostname = printable(dhcpOption(message, DHCP_OPTION.HOST_NAME)) || (own?.hostname ?? "");
     const expiresAt = this.#now() + this.#network.leaseSeconds * 1000;
@@ -177,6 +184,14 @@ export class DhcpServer {
     this.#listeners.changed(this.leases());
   }
 
+  #mayHaveOne(mac: MacAddress): boolean {
+    const { isPort } = this.#listeners;
+    if (!isPort || isPort(mac)) return true;
+    const now = this.#now();
+    let strangers = 0;
+    for (const [other, { expiresAt }] of this.#bindings) if (expiresAt > now && !isPort(other)) strangers++;
+    return strangers < (this.#network.last - this.#network.first + 1) / 2;
+  }
   #free(address: Ipv4Address, mac: MacAddress): boolean {
     const { first, last, subnet } = this.#network;
     if (address < first || address > last || !inSubnet(subnet, address)) return false;

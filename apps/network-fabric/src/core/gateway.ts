@@ -85,6 +85,8 @@ export interface GatewayEnvironment {
   afterTurn(run: () => void): void;
   /** All leases, whenever one was given, renewed or ended: before the client is told. */
   leasesChanged(leases: readonly Lease[]): void;
+  /** Whether a port has this address; absent: the only guest there is may have any. */
+  readonly isPort?: (mac: MacAddress) => boolean;
   /** Of an earlier life. */
   readonly storedLeases: readonly Lease[];
   /** Names that the DNS answers itself. */
@@ -120,6 +122,7 @@ export class Gateway implements SwitchPort, GuestSide {
     this.dhcp = new DhcpServer(settings, () => clock.now(), {
       granted: (lease) => environment.leaseGranted(lease),
       changed: (leases) => environment.leasesChanged(leases),
+      ...(environment.isPort ? { isPort: environment.isPort } : {}),
     });
     this.dhcp.restore(environment.storedLeases);
     this.#dns = new DnsForwarder(dns, clock, dnsTimeoutMs, names);

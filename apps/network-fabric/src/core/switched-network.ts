@@ -41,6 +41,7 @@ export class SwitchedNetwork implements AttachedNetwork {
         leasesChanged: (leases) => around.leasesChanged(spec.name, leases),
         leaseGranted: (lease) => around.leaseGranted(this.spec, this.#portWith(lease.mac), lease),
         names: nameTable(() => this.#names()),
+        isPort: (mac) => this.#portWith(mac) !== undefined,
       },
       (frame) => this.#inject("gateway", this.#gateway!, frame),
     );
