@@ -23,6 +23,10 @@ export default defineConfig({
         },
       },
       {
+        // Random programs on every engine and QEMU, for POLYVISOR_FUZZ_SECONDS: one core for as long as one likes.
+        test: { name: "fuzz", include: ["apps/*/tests/**/*.fuzz.ts"], benchmark: { include: [] }, fileParallelism: false, testTimeout: 300_000 },
+      },
+      {
         // npx vitest bench
         test: { name: "bench", include: [], benchmark: { include: ["{apps,libs,tools}/*/src/**/*.bench.ts"] }, fileParallelism: false },
       },

@@ -1,3 +1,4 @@
+import { randomWords } from "./random-words.ts";
 import {
   assemble, COMPRESSED_INSTRUCTIONS, decode, disassemble, encode, FORMATS, INSTRUCTIONS, matchesCompressed,
   type Compressed, type Instruction,
@@ -18,6 +19,9 @@ const GVA = 1n << 38n; // mstatus
 const SUPERVISOR_ONLY = ["Zicsr", "H", "Privileged"] as const;
 const AMO_FAULTS: ReadonlyMap<bigint, bigint> = new Map([[13n, 15n], [21n, 23n]]);
 const GUEST_ROOT = TABLES + 0x8000;
+/** Addresses of the blocks to run, in order; behind the harness. And where in it the harness is. */
+const LIST = RAM + 0x1f_0000;
+const CURSOR = RAM + 0x1f_8000;
 const BLOCK_BYTES = 0xa00; // not a divisor of a page: data areas of some blocks cross pages
 /** Offsets in a block. */
 const AT = { x: 0, f: 0x100, fcsr: 0x200, cause: 0x208, epc: 0x210, tval: 0x218, entry: 0x220, mode: 0x228, status: 0x230, tval2: 0x238, data: 0x400 } as const;
@@ -52,6 +56,8 @@ export interface RandomImage {
   readonly resultBytes: number;
   /** Compares two result areas; a description of the first difference. */
   difference(expected: Uint8Array, actual: Uint8Array): string | undefined;
+  /** The block of the first difference; undefined when there is none, or when it lies in the page tables. */
+  differentBlock(expected: Uint8Array, actual: Uint8Array): Block | undefined;
 }
 
 /** xorshift128+-like generator on 32-bit words (sfc32 by Chris Doty-Humphrey): the same numbers everywhere. */
@@ -94,7 +100,7 @@ const COMPRESSED = COMPRESSED_INSTRUCTIONS.filter((c) => !["jal", "jalr", "ebrea
 /** CSRs that behave the same everywhere and do not disturb the harness. */
 const CSRS_USED = [0x001, 0x002, 0x003, 0x140, 0x142, 0x143, 0x343, 0xfff];
 
-class Generator {
+export class Generator {
   readonly #next: () => number;
   readonly #candidates: readonly Instruction[];
   readonly #compressedCandidates: readonly Compressed[];
@@ -189,77 +195,97 @@ class Generator {
   }
 }
 
-interface Block {
-  readonly address: number;
+/** One program with the registers and data that it starts with: all that is needed to run it again. */
+export interface Block {
+  /** Its place in the block area, which decides what its data pages allow. */
+  readonly index: number;
+  /** Address of its first instruction. */
   readonly code: number;
   readonly words: readonly number[];
+  readonly x: readonly bigint[];
+  readonly f: readonly bigint[];
+  readonly fcsr: number;
+  readonly dataSeed: number;
+}
+/** Page tables and the like are made from `tableSeed`. */
+export interface Program {
+  readonly mode: Mode;
+  readonly tableSeed: number;
+  readonly blocks: readonly Block[];
 }
 
-const lengthOf = (word: number): number => ((word & 3) === 3 ? 4 : 2);
+export const lengthOf = (word: number): number => ((word & 3) === 3 ? 4 : 2);
+const addressOf = (index: number): number => BLOCKS + index * BLOCK_BYTES;
+/** Every program runs so often, on the registers and data that it left: code that changed itself, and what was translated. */
+const ROUNDS = 3;
+const ROUND = TABLES + 0xffe0;
 
 /** `without`: instructions that the machines to compare are known to disagree on. */
-export function randomImage(seed: number, count: number, mode: Mode, without: ReadonlySet<string> = new Set()): RandomImage {
+export function randomProgram(seed: number, count: number, mode: Mode, without: ReadonlySet<string> = new Set()): Program {
   const generator = new Generator(seed, without);
-  const end = BLOCKS + count * BLOCK_BYTES;
-  const harness = assemble(harnessSource(end, mode), { base: BigInt(RAM) });
-  const image = new Uint8Array(TABLES + 0x1_0000 - RAM);
-  const view = new DataView(image.buffer);
-  image.set(harness.bytes);
-
   const blocks: Block[] = [];
   let code = RAM + 0x1000;
-  for (let n = 0; n < count; n++) {
-    const address = BLOCKS + n * BLOCK_BYTES;
-    const words = program(generator);
-    blocks.push({ address, code, words });
-    const at = address - RAM;
-    for (let i = 1; i < 32; i++) view.setBigUint64(at + AT.x + i * 8, generator.integer(), true);
-    view.setBigUint64(at + AT.x + SP * 8, BigInt(address + AT.data + 0x80), true);
-    view.setBigUint64(at + AT.x + ATOMIC * 8, BigInt(address + AT.data + 8 * generator.below(64)), true);
-    view.setBigUint64(at + AT.x + DATA * 8, BigInt(address + AT.data + 0x100 + generator.below(0x400)), true);
-    for (let i = 0; i < 32; i++) view.setBigUint64(at + AT.f + i * 8, generator.float(), true);
+  for (let index = 0; index < count; index++) {
+    const words = randomWords(generator);
+    const data = addressOf(index) + AT.data;
+    const x = Array.from({ length: 32 }, (_, i) => (i === 0 ? 0n : generator.integer()));
+    x[SP] = BigInt(data + 0x80);
+    x[ATOMIC] = BigInt(data + 8 * generator.below(64));
+    x[DATA] = BigInt(data + 0x100 + generator.below(0x400));
+    const f = Array.from({ length: 32 }, () => generator.float());
     const frm = generator.below(4) ? 0 : generator.below(6);
-    view.setBigUint64(at + AT.fcsr, BigInt((frm << 5) | (generator.below(2) ? 0 : generator.below(32))), true);
-    view.setBigUint64(at + AT.entry, BigInt(code), true);
-    view.setBigUint64(at + AT.mode, BigInt(mode.privilege << 11), true);
-    for (let i = AT.data; i < BLOCK_BYTES; i += 8) view.setBigUint64(at + i, generator.below(2) ? generator.integer() : generator.float(), true);
-    for (const word of words) {
-      if (lengthOf(word) === 4) view.setUint32(code - RAM, word, true);
-      else view.setUint16(code - RAM, word, true);
-      code += lengthOf(word);
-    }
-    if (code > BLOCKS - 0x100) throw new Error("random image: too many blocks for the code area");
+    const fcsr = (frm << 5) | (generator.below(2) ? 0 : generator.below(32));
+    blocks.push({ index, code, words, x, f, fcsr, dataSeed: generator.bits() });
+    for (const word of words) code += lengthOf(word);
+    if (code > LIST - 0x100) throw new Error("random program: too many blocks for the code area");
   }
-  if (end > TABLES) throw new Error("random image: too many blocks for the block area");
+  if (addressOf(count) > TABLES) throw new Error("random program: too many blocks for the block area");
+  return { mode, tableSeed: seed, blocks };
+}
+
+export function randomImage(seed: number, count: number, mode: Mode, without: ReadonlySet<string> = new Set()): RandomImage {
+  return imageOf(randomProgram(seed, count, mode, without), without);
+}
+
+/** Lays a program out; blocks may be any of those that were made together. */
+export function imageOf(program: Program, without: ReadonlySet<string> = new Set()): RandomImage {
+  const { mode, blocks } = program;
+  const harness = assemble(harnessSource(blocks.map(({ index }) => addressOf(index)), mode), { base: BigInt(RAM) });
+  const image = new Uint8Array(TABLES + 0x1_0000 - RAM);
+  const view = new DataView(image.buffer);
+  if (harness.bytes.length > 0x1000) throw new Error("random program: the harness is too long");
+  image.set(harness.bytes);
+  blocks.forEach((block, n) => {
+    view.setBigUint64(LIST - RAM + n * 8, BigInt(addressOf(block.index)), true);
+    placeBlock(view, block, mode);
+  });
+  const generator = new Generator(program.tableSeed ^ 0x5a5a_5a5a, without);
   if (mode.paged) pageTables(view, generator, mode);
   if (mode.virtual) guestTables(view, generator, !without.has(GUEST_TABLE_FAULTS));
   return {
     bytes: image,
     resultOffset: BLOCKS - RAM,
     resultBytes: TABLES + 0x1_0000 - BLOCKS,
-    difference: (expected, actual) => describe(blocks, expected, actual, seed, mode),
+    difference: (expected, actual) => describe(program, expected, actual)?.text,
+    differentBlock: (expected, actual) => describe(program, expected, actual)?.block,
   };
 }
 
-/** Random instructions with jumps forward to instruction boundaries, ending in ebreak. */
-function program(generator: Generator): number[] {
-  const groups = Array.from({ length: 1 + generator.below(MAX_LENGTH) }, () => generator.instruction());
-  const words = groups.flat();
-  const EBREAK = generator.below(2) ? 0x0010_0073 : 0x9002;
-  words.push(EBREAK);
-  for (let i = 0; i < words.length - 1; i++) {
-    const decoded = decode(words[i]!);
-    if (!decoded || decoded.length !== 4) continue;
-    const target = i + 1 + generator.below(words.length - i - 1);
-    const distance = words.slice(i, target).reduce((sum, word) => sum + lengthOf(word), 0);
-    const { instruction, rd, rs1, rs2 } = decoded;
-    if (instruction.format === "B" || instruction.format === "J") words[i] = encode(instruction, { rd, rs1, rs2, imm: distance });
-    else if (instruction.name === "jalr") {
-      // auipc x31, 0; jalr rd, distance + 4(x31) would change lengths: use jal instead, jalr is in the harness's returns.
-      words[i] = encode(INSTRUCTIONS.find((row) => row.name === "jal")!, { rd, imm: distance });
-    }
+function placeBlock(view: DataView, block: Block, mode: Mode): void {
+  const at = addressOf(block.index) - RAM;
+  const data = new Generator(block.dataSeed, new Set());
+  block.x.forEach((value, i) => view.setBigUint64(at + AT.x + i * 8, value, true));
+  block.f.forEach((value, i) => view.setBigUint64(at + AT.f + i * 8, value, true));
+  view.setBigUint64(at + AT.fcsr, BigInt(block.fcsr), true);
+  view.setBigUint64(at + AT.entry, BigInt(block.code), true);
+  view.setBigUint64(at + AT.mode, BigInt(mode.privilege << 11), true);
+  for (let i = AT.data; i < BLOCK_BYTES; i += 8) view.setBigUint64(at + i, data.below(2) ? data.integer() : data.float(), true);
+  let code = block.code - RAM;
+  for (const word of block.words) {
+    if (lengthOf(word) === 4) view.setUint32(code, word, true);
+    else view.setUint16(code, word, true);
+    code += lengthOf(word);
   }
-  return words;
 }
 
 /** Identity map of 4 MiB from RAM: code as one superpage, data by 4 KiB pages of which some lack a permission. */
@@ -304,7 +330,7 @@ function guestTables(view: DataView, generator: Generator, damageTables: boolean
   }
 }
 
-function harnessSource(end: number, mode: Mode): string {
+function harnessSource(blocks: readonly number[], mode: Mode): string {
   const each = (from: number, line: (i: number) => string): string => Array.from({ length: 32 - from }, (_, i) => line(i + from)).join("\n");
   return `
     li t0, 0x6000
@@ -320,10 +346,15 @@ function harnessSource(end: number, mode: Mode): string {
     csrw pmpcfg0, t0
     ${mode.paged ? `li t0, ${(8n << 60n) | (BigInt(TABLES) >> 12n)}\n csrw ${mode.virtual ? "vsatp" : "satp"}, t0\n sfence.vma` : ""}
     ${mode.virtual ? `li t0, ${(8n << 60n) | (BigInt(GUEST_ROOT) >> 12n)}\n csrw hgatp, t0\n hfence.gvma zero, zero\n li t0, 0x6000\n csrw vsstatus, t0\n li t0, ${(1n << 61n) | 0xf0n}\n csrw henvcfg, t0` : ""}
-    li t0, ${BLOCKS}
-    csrw mscratch, t0
+  round:
+    li t1, ${LIST}
+    li t0, ${CURSOR}
+    sd t1, 0(t0)
   next:
-    csrr t6, mscratch
+    li t0, ${CURSOR}
+    ld t1, 0(t0)
+    ld t6, 0(t1)
+    csrw mscratch, t6
     sc.d t0, zero, (t6)
     ld t0, ${AT.entry}(t6)
     csrw mepc, t0
@@ -361,11 +392,18 @@ function harnessSource(end: number, mode: Mode): string {
     sd t0, ${AT.status}(t6)
     csrr t0, mtval2
     sd t0, ${AT.tval2}(t6)
-    li t0, ${BLOCK_BYTES}
-    add t6, t6, t0
-    csrw mscratch, t6
-    li t1, ${end}
-    bltu t6, t1, next
+    li t0, ${CURSOR}
+    ld t1, 0(t0)
+    addi t1, t1, 8
+    sd t1, 0(t0)
+    li t2, ${LIST + blocks.length * 8}
+    bltu t1, t2, next
+    li t0, ${ROUND}
+    ld t1, 0(t0)
+    addi t1, t1, 1
+    sd t1, 0(t0)
+    li t2, ${ROUNDS}
+    bltu t1, t2, round
     li t0, ${DONE}
     li t1, ${DONE_MARK}
     sw t1, 0(t0)
@@ -374,7 +412,13 @@ function harnessSource(end: number, mode: Mode): string {
     j end`;
 }
 
-function describe(blocks: readonly Block[], expected: Uint8Array, actual: Uint8Array, seed: number, mode: Mode): string | undefined {
+interface Difference {
+  readonly text: string;
+  readonly block: Block | undefined;
+}
+
+function describe({ blocks: all, mode, tableSeed: seed }: Program, expected: Uint8Array, actual: Uint8Array): Difference | undefined {
+  const blocks: readonly (Block | undefined)[] = Array.from({ length: Math.max(...all.map(({ index }) => index)) + 1 }, (_, n) => all.find(({ index }) => index === n));
   const [want, got] = [new DataView(expected.buffer, expected.byteOffset, expected.length), new DataView(actual.buffer, actual.byteOffset, actual.length)];
   const at = (view: DataView, offset: number): bigint => view.getBigUint64(offset, true);
   const different: number[] = [];
@@ -400,25 +444,32 @@ function describe(blocks: readonly Block[], expected: Uint8Array, actual: Uint8A
   }
   const first = different[0];
   if (first === undefined) return undefined;
-  if (BLOCKS + first >= TABLES) return `seed ${seed}, mode ${mode.name}: page table word 0x${(BLOCKS + first).toString(16)} is 0x${at(got, first).toString(16)}, expected 0x${at(want, first).toString(16)}`;
-  const block = blocks[Math.floor(first / BLOCK_BYTES)]!;
-  const start = block.address - BLOCKS;
+  const block = BLOCKS + first < TABLES ? blocks[Math.floor(first / BLOCK_BYTES)] : undefined;
+  if (!block) return { block, text: `seed ${seed}, mode ${mode.name}: word 0x${(BLOCKS + first).toString(16)} is 0x${at(got, first).toString(16)}, expected 0x${at(want, first).toString(16)}` };
+  const start = block.index * BLOCK_BYTES;
+  const changes = different.filter((offset) => offset >= start && offset < start + BLOCK_BYTES).map((offset) =>
+    `  ${place(offset - start)}: got 0x${at(got, offset).toString(16)}, expected 0x${at(want, offset).toString(16)}`);
+  const text = [`seed ${seed}, mode ${mode.name}, block ${block.index}:`, ...listing(block), ...changes,
+    `  ended by cause ${at(got, start + AT.cause)} at ${at(got, start + AT.epc).toString(16)}; expected ${at(want, start + AT.cause)} at ${at(want, start + AT.epc).toString(16)}`].join("\n");
+  return { block, text };
+}
+
+const NOPS: ReadonlySet<number> = new Set([0x13, 0x01]);
+/** The instructions of a block, without the nops that shrinking put in. */
+export function listing(block: Block): string[] {
   let pc = block.code;
-  const listing = block.words.map((word) => {
+  return block.words.flatMap((word) => {
     const decoded = decode(word);
     const line = `  ${pc.toString(16)}: ${word.toString(16).padStart(8)}  ${decoded ? disassemble(decoded, BigInt(pc)) : "illegal"}`;
     pc += lengthOf(word);
-    return line;
+    return NOPS.has(word) ? [] : [line];
   });
-  const changes = different.filter((offset) => offset >= start && offset < start + BLOCK_BYTES).map((offset) =>
-    `  ${place(offset - start)}: got 0x${at(got, offset).toString(16)}, expected 0x${at(want, offset).toString(16)}`);
-  return [`seed ${seed}, mode ${mode.name}, block ${block.address.toString(16)}:`, ...listing, ...changes,
-    `  ended by cause ${at(got, start + AT.cause)} at ${at(got, start + AT.epc).toString(16)}; expected ${at(want, start + AT.cause)} at ${at(want, start + AT.epc).toString(16)}`].join("\n");
 }
 
 /** Whether the block ended at an instruction of this extension. */
-function endedBy(extension: Instruction["extension"], blocks: readonly Block[], offset: number, epc: bigint): boolean {
-  const block = blocks[Math.floor(offset / BLOCK_BYTES)]!;
+function endedBy(extension: Instruction["extension"], blocks: readonly (Block | undefined)[], offset: number, epc: bigint): boolean {
+  const block = blocks[Math.floor(offset / BLOCK_BYTES)];
+  if (!block) return false;
   let pc = block.code;
   for (const word of block.words) {
     if (BigInt(pc) === epc) return decode(word)?.instruction.extension === extension;
