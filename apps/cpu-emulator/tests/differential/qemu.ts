@@ -102,13 +102,16 @@ async function connect(path: string, qemu: { exitCode: number | null; signalCode
         else if ("return" in message) answers.shift()?.resolve(message.return);
       }
     });
+    let closed = false;
     const fail = (): void => {
+      closed = true;
       for (const answer of answers.splice(0)) answer.reject(new Error("QEMU closed its monitor"));
     };
     socket.on("close", fail).on("error", fail);
     return {
       execute: (command, args) =>
         new Promise((resolve, reject) => {
+          if (closed) return reject(new Error("QEMU closed its monitor"));
           answers.push({ resolve, reject });
           socket.write(`${JSON.stringify({ execute: command, arguments: args })}\n`);
         }),

@@ -30,7 +30,6 @@ const SP = 2;
 const DATA = 30; // anywhere, also misaligned and at the end of a page
 const ATOMIC = 29; // a multiple of 8
 const FIXED: ReadonlySet<number> = new Set([SP, DATA, ATOMIC]);
-const MAX_LENGTH = 8;
 
 export interface Mode {
   readonly name: string;
@@ -162,7 +161,7 @@ export class Generator {
       imm: 0,
     };
     const immediate = FORMATS[instruction.format] as { immediate?: { bits: number; signed: boolean; align: number } };
-    if (operands.includes("mem") && name !== "jalr") Object.assign(fields, { rs1: DATA, imm: this.below(480) - 240 });
+    if (operands.includes("mem") && name !== "jalr") Object.assign(fields, { rs1: DATA, imm: this.below(2) ? this.below(16) - 8 : this.below(480) - 240 });
     else if (operands.includes("base") || instruction.extension === "A") fields.rs1 = ATOMIC;
     else if (operands.includes("csr")) {
       fields.imm = this.pick(CSRS_USED);
@@ -231,7 +230,7 @@ export function randomProgram(seed: number, count: number, mode: Mode, without: 
     const x = Array.from({ length: 32 }, (_, i) => (i === 0 ? 0n : generator.integer()));
     x[SP] = BigInt(data + 0x80);
     x[ATOMIC] = BigInt(data + 8 * generator.below(64));
-    x[DATA] = BigInt(data + 0x100 + generator.below(0x400));
+    x[DATA] = BigInt(dataPointer(generator, data));
     const f = Array.from({ length: 32 }, () => generator.float());
     const frm = generator.below(4) ? 0 : generator.below(6);
     const fcsr = (frm << 5) | (generator.below(2) ? 0 : generator.below(32));
@@ -245,6 +244,13 @@ export function randomProgram(seed: number, count: number, mode: Mode, without: 
 
 export function randomImage(seed: number, count: number, mode: Mode, without: ReadonlySet<string> = new Set()): RandomImage {
   return imageOf(randomProgram(seed, count, mode, without), without);
+}
+
+/** Anywhere in the block's data, often around the end of a page: what crosses it is rare otherwise. */
+function dataPointer(generator: Generator, data: number): number {
+  const [low, high] = [data + 0x100, data + 0x500];
+  const pageEnd = Math.ceil(low / 4096) * 4096;
+  return pageEnd < high && generator.below(2) ? pageEnd - generator.below(12) : low + generator.below(0x400);
 }
 
 /** Lays a program out; blocks may be any of those that were made together. */

@@ -2,10 +2,10 @@ import { BareMachine, type BareEngine } from "../../src/core/interpreter/bare-ma
 import { DONE, DONE_MARK, type RandomImage } from "./random-program.ts";
 
 /** Runs an image on one of our engines and answers its result area. */
-export function runImage(image: RandomImage, engine: BareEngine, slice = 1_000_000): Uint8Array {
+export function runImage(image: RandomImage, engine: BareEngine, slice = 1_000_000, limit = 50_000_000): Uint8Array {
   const machine = new BareMachine(16 << 20, engine);
   machine.ram.set(image.bytes);
-  const why = machine.run(50_000_000, slice);
+  const why = machine.run(limit, slice);
   if (why !== "wfi" || machine.word(DONE) !== BigInt(DONE_MARK)) {
     throw new Error(`${engine}: the harness did not end (${why}, pc 0x${machine.pc.toString(16)}, traps ${machine.traps.length})`);
   }
