@@ -136,4 +136,13 @@ describe("scatter lists", () => {
     expect(pieces.map((p) => [p.address, p.bytes.length])).toEqual([[1n, 4], [9n, 6]]);
     expect([...gatherBytes(pieces.map((p) => p.bytes))]).toEqual([...bytes]);
   });
+  it("pieces behind each other in one buffer are joined without a copy, others with one", () => {
+    const whole = new Uint8Array(10).map((_, i) => i);
+    const joined = gatherBytes([whole.subarray(2, 4), whole.subarray(4, 9)]);
+    expect([...joined]).toEqual([2, 3, 4, 5, 6, 7, 8]);
+    expect(joined.buffer).toBe(whole.buffer);
+    expect([...gatherBytes([whole.subarray(0, 2), whole.subarray(3, 5)])]).toEqual([0, 1, 3, 4]);
+    expect([...gatherBytes([whole.subarray(4, 6), whole.subarray(2, 4)])]).toEqual([4, 5, 2, 3]);
+    expect(gatherBytes([])).toHaveLength(0);
+  });
 });

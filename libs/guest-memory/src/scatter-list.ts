@@ -58,11 +58,17 @@ export function scatterBytes(
   return out;
 }
 
-/** Joins pieces read from a scatter list; the only piece is answered as it is. */
+/** Joins pieces read from a scatter list. Pieces that lie behind each other already are answered as they are, not copied. */
 export function gatherBytes(pieces: readonly Uint8Array[]): Uint8Array {
-  if (pieces.length === 1) return pieces[0]!;
+  const first = pieces[0];
+  if (!first) return new Uint8Array(0);
   let total = 0;
-  for (const piece of pieces) total += piece.length;
+  let adjacent = true;
+  for (const piece of pieces) {
+    adjacent &&= piece.buffer === first.buffer && piece.byteOffset === first.byteOffset + total;
+    total += piece.length;
+  }
+  if (adjacent) return new Uint8Array(first.buffer, first.byteOffset, total);
   const out = new Uint8Array(total);
   let at = 0;
   for (const piece of pieces) {
