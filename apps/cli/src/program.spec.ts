@@ -43,6 +43,7 @@ describe("hv", () => {
       "hv import",
       "hv clone",
       "disk ls",
+      "disk origins",
       "disk export",
       "disk import",
       "disk resize",

@@ -1,12 +1,16 @@
 import { createServer, type Server } from "node:http";
 import { createHash } from "node:crypto";
-import { Disk } from "@polyvisor/contracts/image";
+import { join } from "node:path";
+import { mediated } from "@polyvisor/contracts";
+import { BlobOrigin, BlockRequest, BlockStatus, Box, Descriptor, Disk, type BlockResponse, type ImagePort } from "@polyvisor/contracts/image";
 import { DISK_TYPES, packDisk, type BlobRef } from "@polyvisor/image-spec";
+import { temporaryDirectory, testContext } from "@polyvisor/testkit";
 import { describe, expect, it } from "vitest";
 import { httpUpstream } from "./adapters/upstream.ts";
 import { blobPath } from "./core/blob-store.ts";
 import type { Upstream } from "./core/lazy-blobs.ts";
 import { createStores, type Stores } from "./core/stores.ts";
+import { createService } from "./index.ts";
 import { MemoryFiles, memoryStorage } from "./testing/memory-files.ts";
 
 const CHUNK = 64 * 1024;
@@ -192,5 +196,52 @@ describe("over HTTP", () => {
       server.closeAllConnections();
       server.close();
     }
+  });
+
+  it("another Polyvisor serves the chunks of its boxes: a disk here reads them, and only what it touches moves", { timeout: 60_000 }, async () => {
+    using directory = temporaryDirectory("pv-lazy-");
+    const image = await packed();
+    const start = async (name: string): Promise<{ port: ImagePort; close(): Promise<void> }> => {
+      const service = await createService({ root: join(directory.path, name), http: "127.0.0.1:0" }, {}, testContext());
+      return { port: mediated(service.contract, service.implementation), close: () => service.close() };
+    };
+    const write = async (port: ImagePort, bytes: Uint8Array): Promise<string> => {
+      const channel = port.writeBlob();
+      const answer = new Promise<string>((resolve, reject) => {
+        channel.onMessage(({ digest }) => resolve(digest));
+        channel.onClose((error) => reject(error ?? new Error("no answer")));
+      });
+      for (let at = 0; at < bytes.length; at += 1 << 20) channel.send({ digest: "", size: BigInt(bytes.length), data: bytes.subarray(at, at + (1 << 20)), finish: at + (1 << 20) >= bytes.length });
+      return answer;
+    };
+    const there = await start("there");
+    const here = await start("here");
+    await write(there.port, image.chunks);
+    const disk = Descriptor.fromPartial({ digest: await write(there.port, image.index), mediaType: DISK_TYPES.index });
+    const kernel = Descriptor.fromPartial({ digest: await write(there.port, new Uint8Array(10)) });
+    await there.port.putBox({ box: Box.fromPartial({ name: "far/box", kernel, disk }) });
+    const { url } = await there.port.describeRegistry({});
+
+    const index = await write(here.port, image.index);
+    await here.port.addBlobOrigin({ origin: BlobOrigin.fromPartial({ digest: image.data.digest, bytes: BigInt(image.data.bytes), registry: url, repository: "far/box" }) });
+    await here.port.createDisk({ disk: Disk.fromPartial({ id: "d", baseDigest: index, baseMediaType: DISK_TYPES.index, bytes: BigInt(plain.length) }) });
+    const blocks = here.port.blocks();
+    const answers = new Map<bigint, (response: BlockResponse) => void>();
+    blocks.onMessage((response) => answers.get(response.id)?.(response));
+    const ask = (id: bigint, operation: BlockRequest["operation"]): Promise<BlockResponse> => {
+      const answer = new Promise<BlockResponse>((resolve) => answers.set(id, resolve));
+      blocks.send(BlockRequest.fromPartial({ disk: "d", id, ...(operation ? { operation } : {}) }));
+      return answer;
+    };
+    await ask(1n, { $case: "open", value: { readOnly: true } });
+    const { status, data } = await ask(2n, { $case: "read", value: { sector: BigInt((70 * CHUNK) / 512), sectors: 8 } });
+    expect(status).toBe(BlockStatus.OK);
+    sameAsPlain(data, 70 * CHUNK);
+    const [counts] = (await here.port.listBlobOrigins({})).origins;
+    expect(counts).toMatchObject({ digest: image.data.digest, requests: 1n });
+    expect(Number(counts!.fetchedBytes)).toBeLessThan(2 * CHUNK);
+    blocks.close();
+    await here.close();
+    await there.close();
   });
 });

@@ -28,6 +28,21 @@ export function addDiskCommands(program: Command, cli: Cli): void {
     );
   });
 
+  addCommand(disk, "origins", "list disk images that come from other registries as they are touched, and how much of them is here", [
+    ["hv pull registry.example/debian/13:13 --lazy; hv up web --box debian/13; hv disk origins", ""],
+  ]).action(async (options: { json?: boolean }) => {
+    const { images } = await cli.stacks.any();
+    const { origins } = await images.listBlobOrigins({});
+    cli.answer(options, origins, () =>
+      table(
+        ["blob", "here", "of", "", "requests", "from"],
+        origins.map((each) => [
+          each.digest.slice(7, 19), formatBytes(each.presentBytes), formatBytes(each.bytes), `${((100 * Number(each.presentBytes)) / Number(each.bytes)).toFixed(1)} %`, each.requests, `${each.registry}/${each.repository}`,
+        ]),
+      ),
+    );
+  });
+
   addCommand(disk, "export <machine> <file>", "write a machine's disk to a file, as it is at this moment", [
     ["hv disk export web web.qcow2", "for QEMU and others"],
     ["hv disk export web web.raw", "plain bytes, sparse"],

@@ -1,13 +1,15 @@
 import { asContractError } from "@polyvisor/contracts";
 import type { Box } from "@polyvisor/contracts/image";
-import { BOX_ARTIFACT_TYPE, isIndexType, MEDIA_TYPES, parseReference, readIndex, readManifestView } from "@polyvisor/image-spec";
+import { BOX_ARTIFACT_TYPE, isIndexType, MEDIA_TYPES, parseReference, parseRemoteReference, readIndex, readManifestView } from "@polyvisor/image-spec";
 import { repository, type FetchedManifest, type OciClient } from "@polyvisor/oci-client";
 import { createHash } from "node:crypto";
 import type { Command } from "commander";
 import { addCommand, type Cli } from "../cli.ts";
 import { CliError, UsageError } from "../cli-error.ts";
 import { originOfPlace } from "../images/add-box.ts";
-import { GUEST_ARCHITECTURE, localRegistry, openImage, openTarget } from "../images/image-place.ts";
+import { formatBytes } from "../format/quantity.ts";
+import { GUEST_ARCHITECTURE, isRemote, localRegistry, openImage, openTarget } from "../images/image-place.ts";
+import { pullLazily } from "../images/lazy-pull.ts";
 import { writeLayoutArchive } from "../images/oci-layout.ts";
 import { Origins } from "../images/origins.ts";
 import { packageMachine } from "../images/package-machine.ts";
@@ -54,12 +56,23 @@ export function addPushPullCommands(program: Command, cli: Cli): void {
   addCommand(program, "pull <reference>", "bring an image or a box from any OCI registry into this user's", [
     ["hv pull registry.example/debian/13:13", ""],
     ["hv pull registry.example/library/alpine --architecture all", "an index with all it names"],
+    ["hv pull registry.example/debian/13:13 --lazy", "boots before its disk is here"],
     ["hv pull registry.example/web@sha256:… --as web:fixed", "exactly that one, under a name of yours"],
   ])
     .option("--as <name:tag>", "what to call it here (default: as it is called there)")
     .option("--architecture <name>", "which one to take out of an index, or all", GUEST_ARCHITECTURE)
-    .action(async (reference: string, options: { as?: string; architecture: string; json?: boolean }) => {
+    .option("--lazy", "a box: without its disk, whose chunks come from there when a machine touches them")
+    .action(async (reference: string, options: { as?: string; architecture: string; lazy?: boolean; json?: boolean }) => {
       const { images } = await cli.stacks.any();
+      if (options.lazy) {
+        if (!isRemote(reference)) throw new UsageError(`"${reference}" names no registry; expected a host in front, such as registry.example/${reference}`);
+        const remote = parseRemoteReference(reference);
+        const wanted = parseReference(options.as ?? remote.name);
+        const as = { name: wanted.name, tag: wanted.tag ?? remote.tag ?? "latest" };
+        const pulled = await pullLazily(cli, images, reference, as);
+        cli.answer(options, { ...as, ...pulled }, () => `${as.name}:${as.tag} ${pulled.digest}; ${formatBytes(pulled.movedBytes)} moved, ${formatBytes(pulled.laterBytes)} come as they are touched`);
+        return;
+      }
       const place = await openImage(images, reference);
       try {
         if (place.kind === "local") throw new UsageError(`"${reference}" names no registry; expected a host in front, such as registry.example/${reference}`);

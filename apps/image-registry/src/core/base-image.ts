@@ -17,6 +17,8 @@ export interface BootRecorder {
 
 /** Chunks that are unpacked ahead of a reader that goes through the disk in order. */
 const AHEAD = 4;
+/** Reads in order before one counts as such a reader: a boot is mostly two reads here and two there, and of a lazily pulled image moves bytes. */
+const STREAK = 3;
 
 /** A chunked image as bytes. */
 export class ChunkedBase implements BaseImage {
@@ -25,6 +27,7 @@ export class ChunkedBase implements BaseImage {
   readonly #stack: StackedIndex;
   readonly #learn: BootRecorder | undefined;
   #expectedNext = -1;
+  #streak = 0;
 
   constructor(source: ChunkSource, stack: StackedIndex, learn?: BootRecorder) {
     this.bytes = stack.diskBytes;
@@ -44,7 +47,8 @@ export class ChunkedBase implements BaseImage {
       this.#learn?.touch(chunk);
       wanted.push(this.#source.chunk(this.#stack, chunk));
     }
-    if (position === this.#expectedNext) this.#readAhead(last);
+    this.#streak = position === this.#expectedNext ? this.#streak + 1 : 0;
+    if (this.#streak >= STREAK) this.#readAhead(last);
     this.#expectedNext = end;
     const contents = await Promise.all(wanted);
     for (const [i, content] of contents.entries()) {

@@ -31,6 +31,8 @@ export interface FetchCounts {
 const RECORD_LIMIT_BYTES = 4096;
 /** A reader that goes on where the last fetch ended gets twice as much each time, up to this. */
 const MAX_WINDOW_BYTES = 1024 * 1024;
+/** Fetches in order before one counts as such a reader. */
+const STREAK = 3;
 /** Spans with less between them are one request: a round trip costs more than these bytes. */
 const GAP_BYTES = 16 * 1024;
 const PARALLEL_FETCHES = 4;
@@ -210,6 +212,7 @@ class PartialBlob {
   #spans: Span[] = [];
   #lastEnd = -1;
   #windowBytes = 0;
+  #streak = 0;
 
   constructor(file: File, counts: FetchCounts) {
     this.file = file;
@@ -229,7 +232,8 @@ class PartialBlob {
 
   /** How much to fetch for a read. */
   window(offset: number, length: number): number {
-    this.#windowBytes = offset === this.#lastEnd ? Math.min(Math.max(this.#windowBytes, length) * 2, MAX_WINDOW_BYTES) : length;
+    this.#streak = offset === this.#lastEnd ? this.#streak + 1 : 0;
+    this.#windowBytes = this.#streak >= STREAK ? Math.min(Math.max(this.#windowBytes, length) * 2, MAX_WINDOW_BYTES) : length;
     const bytes = Math.min(Math.max(length, this.#windowBytes), this.counts.origin.bytes - offset);
     this.#lastEnd = offset + bytes;
     return bytes;
