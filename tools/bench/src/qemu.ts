@@ -47,7 +47,7 @@ export class QemuGuest {
     const [agent] = (await once(server, "connection")) as [Socket];
     server.close();
     const guest = new Promise<void>((resolve, reject) => {
-      createInterface({ input: agent }).on("line", (line) => line.trim() === "HELLO 1" && resolve());
+      createInterface({ input: agent }).on("line", (line) => line.startsWith("HELLO ") && resolve());
       child.once("exit", (code) => reject(new Error(`${QEMU} ended with ${code} before the guest was up`)));
     });
     await guest;

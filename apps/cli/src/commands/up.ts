@@ -51,7 +51,7 @@ export function addUpCommand(program: Command, cli: Cli): void {
     .option("--firmware <kind>", "builtin (SBI answered by the cpu-emulator), none (starts in M-mode), or a file such as OpenSBI's fw_jump.bin")
     .option("--disk <file>", "disk image, raw or qcow2 (vmdk, vdi where qemu-img is installed), as its name says; the machine writes to a copy")
     .addOption(topologyOption())
-    .option("--engine <name>", "interpreter (default), dynamic or reference")
+    .option("--engine <name>", "dynamic (default), interpreter or reference")
     .option("--cpu <features>", "h=off: without the hypervisor extension; mmu=sv39, sv48 (default) or sv57: largest page tables; comma between them")
     .option("--cpus <n>", "number of harts, 1 to 8")
     .option("--memory <amount>", "RAM, e.g. 256M")

@@ -2,7 +2,7 @@ import { ContractError, type Implementation } from "@polyvisor/contracts";
 import { CPU, Firmware, type CreateHartsRequest } from "@polyvisor/contracts/cpu";
 import type { ServiceContext } from "@polyvisor/service-kit";
 import { serveDebug } from "./debug/debug-stream.ts";
-import { ENGINES, type EngineName } from "./hart-loop.ts";
+import { DEFAULT_ENGINE, ENGINES, type EngineName } from "./hart-loop.ts";
 import type { HartHost } from "./host.ts";
 import { DEFAULT_FEATURES, parseCpuFeatures } from "./cpu-features.ts";
 import { isaString } from "./isa-string.ts";
@@ -45,7 +45,7 @@ export class CpuService {
       try {
         const machine = await Machine.create(
           {
-            machine: id, harts: request.harts, engine: (request.engine || "interpreter") as EngineName,
+            machine: id, harts: request.harts, engine: (request.engine || DEFAULT_ENGINE) as EngineName,
             firmware: request.firmware === Firmware.NONE ? "none" : "builtin",
             features, entry: request.entry, deviceTree: request.deviceTree, ramBase: request.ramBase, ramBytes: request.ramBytes,
           },

@@ -16,6 +16,7 @@ import { enterSupervisor } from "./sbi/sbi.ts";
 /** Engines by the names of CreateHarts and SetEngine; the index goes through ENGINE_WANTED. */
 export const ENGINES = ["interpreter", "reference", "dynamic"] as const;
 export type EngineName = (typeof ENGINES)[number];
+export const DEFAULT_ENGINE: EngineName = "dynamic";
 
 /**
  * Instructions between two looks at interrupts and requests: ~40 µs at 500 MIPS, so an interrupt waits less than the

@@ -52,7 +52,7 @@ export async function completeSpec(spec: MachineSpec, images: ImagePort): Promis
     ...spec,
     harts,
     memoryBytes,
-    engine: spec.engine || "interpreter",
+    engine: spec.engine || "dynamic",
   };
 }
 

@@ -137,7 +137,7 @@ export class FakeServices {
         return {};
       },
       setEngine: ({ machine, engine }) => {
-        if (!["interpreter", "reference"].includes(engine)) throw new ContractError("invalid", `no engine ${engine}`);
+        if (!["dynamic", "interpreter", "reference"].includes(engine)) throw new ContractError("invalid", `no engine ${engine}`);
         if (!this.machine(machine).harts) throw new ContractError("not-found", "no harts");
         return {};
       },
@@ -162,7 +162,7 @@ export class FakeServices {
           pagesAcquired: 0n,
           busyUs: 5n,
         })),
-        engine: "interpreter",
+        engine: "dynamic",
       }),
       watchHarts: ({ machine }, out) => {
         const fake = this.machine(machine);

@@ -6,11 +6,12 @@ import { F, FFLAGS, FRM, HART_AREA_BASE, HART_AREA_BYTES, INSTRET, PC, X } from 
 import { Privileged } from "../privileged.ts";
 import { Mmu } from "../mmu.ts";
 import { ReferenceEngine } from "../reference-engine.ts";
-import { DynamicEngine } from "../translator/engine.ts";
+import { DynamicEngine, type DynamicOptions } from "../translator/engine.ts";
 import { InlineTranslator } from "../translator/inline-translator.ts";
 import { createInterpreter, fusedArithmetic, type InterpreterEngine } from "./engine.ts";
 
 /** `translated`: engine `dynamic` that translates everything when it is first reached. */
+export type BareDynamic = Pick<DynamicOptions, "hotAfter" | "mostRegions">;
 export type BareEngine = "interpreter" | "reference" | "dynamic" | "translated";
 
 /** One hart (or two), RAM and nothing else, for tests and benchmarks of engines: programs start in M-mode at the start of RAM. */
@@ -21,7 +22,7 @@ export class BareMachine {
   readonly core: Privileged;
   readonly engine: Engine;
   /** Runs what `engine` does not, if that is another one. */
-  readonly #interpreter: Engine | undefined;
+  readonly interpreter: Engine | undefined;
   readonly ram: Uint8Array;
   readonly view: DataView;
   /** Traps taken, as [cause, value, pc]. */
@@ -33,7 +34,7 @@ export class BareMachine {
   readonly withheld = new Set<bigint>();
 
   /** `beside`: another hart of that machine, with its memory. */
-  constructor(ramBytes = 16 << 20, engine: BareEngine = "interpreter", beside?: BareMachine) {
+  constructor(ramBytes = 16 << 20, engine: BareEngine = "interpreter", beside?: BareMachine, dynamic: BareDynamic = {}) {
     const hart = beside ? 1 : 0;
     const ramOffset = HART_AREA_BASE + 2 * HART_AREA_BYTES;
     const pages = (ramOffset + ramBytes) / 65536;
@@ -61,8 +62,8 @@ export class BareMachine {
         const translator = new InlineTranslator({ buffer: memory.buffer, hart: cells.base, fused: fusedArithmetic() });
         const eager = engine === "translated" ? { hotAfter: 1, cold: true } : {};
         const cold = interpreter();
-        this.#interpreter = cold;
-        this.engine = new DynamicEngine({ memory, cells, interpreter: cold, translator, ...eager });
+        this.interpreter = cold;
+        this.engine = new DynamicEngine({ memory, cells, interpreter: cold, translator, ...eager, ...dynamic });
       }
     }
     this.core.translation = mmu;
@@ -93,7 +94,7 @@ export class BareMachine {
   }
 
   events(): Record<string, number> {
-    return { ...this.#interpreter?.events(), ...this.engine.events() };
+    return { ...this.interpreter?.events(), ...this.engine.events() };
   }
 
   x(register: number): bigint {

@@ -59,6 +59,8 @@ export const LIMITS: RegionLimits = { instructions: 800, inlineDepth: 3 };
 
 /** A block's instructions fit the 8 bits that a fault's place has for them (lower-region.ts). */
 const MOST_IN_BLOCK = 200;
+/** A return compares with these one by one. */
+const MOST_RETURN_POINTS = 6;
 /** Entry selectors have 8 bits. */
 const MOST_ENTRIES = 64;
 
@@ -105,6 +107,8 @@ class Discovery {
   /** What a jump instruction of a context goes to, found once in the first pass. */
   readonly #jumps = new Map<Instruction, { call?: Jump; expected: Jump[] }>();
   readonly #exits = new Set<number>();
+  /** Behind calls of the region's own function: where its returns may go. */
+  readonly #returnPoints = new Set<number>();
   readonly #blocks: Block[] = [];
   #count = 0;
 
@@ -182,7 +186,16 @@ class Discovery {
       this.#jumps.set(instruction, { call: { target, context: inner }, expected: [] });
       this.#go(target, inner);
       this.#go(next, context);
+    } else if (target === this.#root.start) {
+      this.#jumps.set(instruction, { call: { target, context: this.#root }, expected: [] });
+      this.#returnTo(next);
     } else if (context === this.#root) this.#enter(next);
+  }
+
+  /** Recursion stays in the function: the call jumps to its start, and what follows is one of the places it returns to. */
+  #returnTo(offset: number): void {
+    this.#enter(offset);
+    if (this.#entries.includes(offset) && this.#returnPoints.size < MOST_RETURN_POINTS) this.#returnPoints.add(offset);
   }
 
   #indirect(instruction: Instruction, target: number | undefined, context: Context, next: number): void {
@@ -192,7 +205,10 @@ class Discovery {
       if (context.parent && context.link === rs1) expected.push({ target: context.returnsTo, context: context.parent });
     } else if (target !== undefined) {
       const inner = isLink(rd) ? this.#inline(context, target, next, rd, instruction.offset) : context;
-      if (inner) {
+      if (!inner && target === this.#root.start) {
+        expected.push({ target, context: this.#root });
+        this.#returnTo(next);
+      } else if (inner) {
         expected.push({ target, context: inner });
         this.#go(target, inner);
         if (inner !== context) this.#go(next, context);
@@ -246,7 +262,9 @@ class Discovery {
       const jump = this.#jumps.get(instruction);
       if (jump?.call) return { kind: "call", instruction, target: this.#block(jump.call.target, jump.call.context) };
       if (decoded.instruction.name === "jalr") {
-        const expected = (jump?.expected ?? []).map(({ target, context: inner }) => this.#block(target, inner)).filter((target) => target.kind === "block");
+        const returns = context === this.#root && decoded.rd === 0 && isLink(decoded.rs1) ? [...this.#returnPoints] : [];
+        const jumps = [...(jump?.expected ?? []), ...returns.map((target) => ({ target, context }))];
+        const expected = jumps.map(({ target, context: inner }) => this.#block(target, inner)).filter((target) => target.kind === "block");
         return { kind: "indirect", instruction, expected };
       }
       if (directJump) {

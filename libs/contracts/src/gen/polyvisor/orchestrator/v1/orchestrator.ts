@@ -123,7 +123,7 @@ export interface MachineSpec {
   harts: number;
   /** 0 = box default, else 256 MiB */
   memoryBytes: bigint;
-  /** empty = "interpreter" */
+  /** empty = "dynamic" */
   engine: string;
   noNetwork: boolean;
   /** output only: of the stack that has it */
