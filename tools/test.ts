@@ -98,7 +98,6 @@ const TOOLS: readonly { program: string; debian: string; for: string }[] = [
   { program: "dnsmasq", debian: "dnsmasq-base", for: "a DHCP server on a bridged network" },
   { program: "tshark", debian: "tshark", for: "reading our captures" },
   { program: "ip", debian: "iproute2", for: "bridges and namespaces" },
-  { program: "ip", debian: "iproute2", for: "the NAT against a Linux kernel's stack" },
   { program: "tcpdump", debian: "tcpdump", for: "TCP options as a Linux kernel sees them" },
   { program: "mkfs.ext4", debian: "e2fsprogs", for: "the guest's disk" },
 ];

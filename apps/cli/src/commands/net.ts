@@ -10,6 +10,7 @@ import { TOPOLOGIES, type Topology } from "../stack/home.ts";
 import type { Stack } from "../stack/stacks.ts";
 import { addNetCaptureCommand } from "./net-capture.ts";
 import { addNetCheckCommand } from "./net-check.ts";
+import { addNetForwardCommands } from "./net-forward.ts";
 import { addNetImpairCommand } from "./net-impair.ts";
 
 export interface NetOptions {
@@ -25,6 +26,7 @@ export function addNetCommands(program: Command, cli: Cli): void {
   addCables(net, cli);
   addNetImpairCommand(net, cli);
   addNetCaptureCommand(net, cli);
+  addNetForwardCommands(net, cli);
   addNetCheckCommand(net, cli);
 }
 

@@ -1,11 +1,12 @@
 import { extname } from "node:path";
 import { ContractError, messages } from "@polyvisor/contracts";
-import { MachineSpec, type Machine, type NicSpec, type OrchestratorPort, type StartProgress } from "@polyvisor/contracts/orchestrator";
+import { MachineSpec, type ForwardSpec, type Machine, type NicSpec, type OrchestratorPort, type StartProgress } from "@polyvisor/contracts/orchestrator";
 import { Option, type Command } from "commander";
 import { ensureBox } from "../boxes.ts";
 import { addCommand, type Cli } from "../cli.ts";
 import { UsageError } from "../cli-error.ts";
 import { formatOf, importDiskFile } from "../disk-file.ts";
+import { FORWARD_HELP, parseForward } from "../format/forward.ts";
 import { NIC_HELP, parseNic } from "../format/nic.ts";
 import { formatDuration, parseBytes, parseCount } from "../format/quantity.ts";
 import { machineJson } from "../format/machine.ts";
@@ -31,6 +32,7 @@ interface UpOptions {
   memory?: string;
   network: boolean;
   net?: NicSpec[];
+  forward?: ForwardSpec[];
   console?: boolean;
   json?: boolean;
 }
@@ -42,6 +44,7 @@ export function addUpCommand(program: Command, cli: Cli): void {
     ["hv up web --topology processes", "six service processes and a NATS server"],
     ["hv up k --kernel Image --initrd i.cpio --append 'console=ttyS0'", "your own kernel"],
     ["hv up web --net nat --net internal:lan1,address=10.1.0.5/24", "two network interfaces"],
+    ["hv up web --forward 8080:80", "the host's port 8080 leads to the guest's 80"],
     ["hv up web --console", "and go to its console at once"],
   ])
     .option("--box <reference>", `box to boot (default: ${DEFAULT_BOX}, built when missing)`)
@@ -56,6 +59,7 @@ export function addUpCommand(program: Command, cli: Cli): void {
     .option("--cpus <n>", "number of harts, 1 to 8")
     .option("--memory <amount>", "RAM, e.g. 256M")
     .option("--net <spec>", NIC_HELP, (text: string, all: NicSpec[] = []) => [...all, parseNic(text)])
+    .option("--forward <spec>", FORWARD_HELP, (text: string, all: ForwardSpec[] = []) => [...all, parseForward(text)])
     .option("--no-network", "no network interface")
     .option("--console", "attach to the console afterwards")
     .action(async (name: string | undefined, options: UpOptions) => {
@@ -83,8 +87,8 @@ async function up(cli: Cli, name: string, options: UpOptions): Promise<{ stack: 
 
 /** Does the command line say anything about what the machine is like? */
 function givesSpec(options: UpOptions): boolean {
-  const { box, kernel, append, firmware, disk, engine, cpu, cpus, memory, network, net } = options;
-  return !network || [box, kernel, append, firmware, disk, engine, cpu, cpus, memory, net].some((option) => option !== undefined);
+  const { box, kernel, append, firmware, disk, engine, cpu, cpus, memory, network, net, forward } = options;
+  return !network || [box, kernel, append, firmware, disk, engine, cpu, cpus, memory, net, forward].some((option) => option !== undefined);
 }
 
 async function specOf(cli: Cli, stack: Stack, name: string, options: UpOptions): Promise<MachineSpec> {
@@ -106,6 +110,7 @@ async function specOf(cli: Cli, stack: Stack, name: string, options: UpOptions):
     cpu: options.cpu ?? "",
     noNetwork: !options.network,
     nics: options.net ?? [],
+    forwards: options.forward ?? [],
   });
 }
 

@@ -1,6 +1,6 @@
 import { asContractError, ContractError } from "@polyvisor/contracts";
-import { Network, NetworkMode, Port, type NetworkPort } from "@polyvisor/contracts/network";
-import type { MachineSpec, NicSpec } from "@polyvisor/contracts/orchestrator";
+import { Network, NetworkMode, Port, PublishRequest, type NetworkPort } from "@polyvisor/contracts/network";
+import type { ForwardSpec, MachineSpec, NicSpec } from "@polyvisor/contracts/orchestrator";
 import { ADDRESS_MAP } from "@polyvisor/machine";
 
 /** One network interface of a machine: what its device, its port and its network are called. */
@@ -28,9 +28,14 @@ export const NIC_MODES: Readonly<Record<string, NetworkMode>> = {
 const ADDRESS = /^(\d{1,3}\.){3}\d{1,3}(\/\d{1,2})?$/;
 
 /** Refuses NICs that can never work; what depends on the networks is the network-fabric's to refuse. */
-export function checkNics({ name, noNetwork, nics }: MachineSpec): void {
+export function checkNics({ name, noNetwork, nics, forwards }: MachineSpec): void {
   const refuse = (what: string) => new ContractError("invalid", `create machine ${name}: ${what}`);
   if (noNetwork && nics.length > 0) throw refuse("NICs and no network exclude each other");
+  if (forwards.length > 0 && (noNetwork || (nics.length > 0 && !nics.some(mayHaveNat)))) throw refuse("forwarded ports need an interface on nat or a natnetwork");
+  for (const { protocol, hostPort, guestPort } of forwards) {
+    if (!["", "tcp", "udp"].includes(protocol)) throw refuse(`forward: protocol "${protocol}"; expected tcp or udp`);
+    if (guestPort < 1 || guestPort > 65_535 || hostPort > 65_535) throw refuse(`forward ${hostPort}:${guestPort}: ports are 1 to 65535`);
+  }
   if (nics.length > MAX_NICS) throw refuse(`${nics.length} NICs; at most ${MAX_NICS}`);
   for (const [index, { mode, network, address, interface: bridged }] of nics.entries()) {
     if (mode !== "" && !(mode in NIC_MODES)) throw refuse(`net${index}: mode "${mode}"; expected ${Object.keys(NIC_MODES).join(", ")}`);
@@ -40,6 +45,10 @@ export function checkNics({ name, noNetwork, nics }: MachineSpec): void {
   }
 }
 
+/** A network that is only named may be of any mode. */
+function mayHaveNat({ mode }: NicSpec): boolean {
+  return mode === "" || mode === "nat" || mode === "natnetwork";
+}
 /** The machine's NICs; without any in the spec one on the default network. */
 export function planNics({ name, noNetwork, nics }: MachineSpec, defaultNetwork: string): PlannedNic[] {
   if (noNetwork) return [];
@@ -97,6 +106,13 @@ export async function createPorts(fabric: NetworkPort, machine: string, nics: re
       await fabric.createPort({ port: wanted });
     }
   }
+}
+
+/** Leads ports of the host to the machine's first NIC behind a NAT. They end with its ports, when it stops. */
+export async function publishForwards(fabric: NetworkPort, machine: string, forwards: readonly ForwardSpec[]): Promise<string[]> {
+  const ids: string[] = [];
+  for (const forward of forwards) ids.push((await fabric.publish(PublishRequest.fromPartial({ ...forward, machine }))).id);
+  return ids;
 }
 
 /** For the kernel's command line: boxes of ours configure the interface with that MAC address so (tools/boxes). */

@@ -73,7 +73,9 @@ export class Snapshots {
       const disk = record.disk && (await this.#copyDisk(record.disk, diskId(newName)));
       // Two machines with one address would take it from each other.
       const nics = record.spec.nics.map((nic) => ({ ...nic, mac: "", address: "" }));
-      return { spec: { ...record.spec, name: newName, nics }, disk };
+      // Nor can both have the host's ports.
+      const forwards = record.spec.forwards.map((forward) => ({ ...forward, autoCorrect: true }));
+      return { spec: { ...record.spec, name: newName, nics, forwards }, disk };
     });
   }
 

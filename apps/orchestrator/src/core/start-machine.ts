@@ -7,7 +7,7 @@ import { type BlobFile, type BootPlan, diskId, planBoot } from "./boot-plan.ts";
 import { inspectKernel } from "./kernel-file.ts";
 import { LiveMachine } from "./live-machine.ts";
 import type { MachineDisk } from "./machine-store.ts";
-import { createPorts, findNetworks, planNics } from "./nics.ts";
+import { createPorts, findNetworks, planNics, publishForwards } from "./nics.ts";
 import type { OrchestratorPeers } from "./peers.ts";
 import { delay, unlessAborted, within } from "./time.ts";
 
@@ -70,6 +70,7 @@ export async function startMachine(input: StartInput): Promise<LiveMachine> {
     );
   }
   if (nics.length > 0) await step("network", nics.map(({ port }) => port).join(", "), () => createPorts(peers.network, machine, nics));
+  if (spec.forwards.length > 0) await step("network", spec.forwards.map(({ hostPort, guestPort }) => `${hostPort} → ${guestPort}`).join(", "), () => publishForwards(peers.network, machine, spec.forwards));
 
   // The harts first: they answer the ISA string that the board's device tree needs. They do not run yet.
   const { isa, mmu } = await step("harts", `${plan.harts} × ${spec.engine}`, () => createHarts(peers, spec, plan));

@@ -134,8 +134,22 @@ export interface MachineSpec {
   nics: NicSpec[];
   /** CPU features, as polyvisor.cpu.v1.CreateHartsRequest.cpu: "h=off,mmu=sv57" */
   cpu: string;
+  /** ports of the host that lead to the machine while it runs */
+  forwards: ForwardSpec[];
   /** of disk_digest: empty = the disk's bytes; the index of a chunked disk needs disk_bytes, too */
   diskMediaType: string;
+}
+
+export interface ForwardSpec {
+  /** "tcp" (also when empty) or "udp" */
+  protocol: string;
+  /** address of the host; empty: 127.0.0.1 */
+  bind: string;
+  /** 0: any free one */
+  hostPort: number;
+  guestPort: number;
+  /** a host port that is in use: the next free one from 2200 */
+  autoCorrect: boolean;
 }
 
 export interface NicSpec {
@@ -528,6 +542,7 @@ function createBaseMachineSpec(): MachineSpec {
     ephemeral: false,
     nics: [],
     cpu: "",
+    forwards: [],
     diskMediaType: "",
   };
 }
@@ -587,6 +602,9 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     }
     if (message.cpu !== "") {
       writer.uint32(170).string(message.cpu);
+    }
+    for (const v of message.forwards) {
+      ForwardSpec.encode(v!, writer.uint32(178).fork()).join();
     }
     if (message.diskMediaType !== "") {
       writer.uint32(242).string(message.diskMediaType);
@@ -735,6 +753,14 @@ export const MachineSpec: MessageFns<MachineSpec> = {
             message.cpu = reader.string();
             continue;
           }
+          case 22: {
+            if (tag !== 178) {
+              break;
+            }
+
+            message.forwards.push(ForwardSpec.decode(reader, reader.uint32()));
+            continue;
+          }
           case 30: {
             if (tag !== 242) {
               break;
@@ -803,6 +829,9 @@ export const MachineSpec: MessageFns<MachineSpec> = {
         ? object.nics.map((e: any) => NicSpec.fromJSON(e))
         : [],
       cpu: isSet(object.cpu) ? globalThis.String(object.cpu) : "",
+      forwards: globalThis.Array.isArray(object?.forwards)
+        ? object.forwards.map((e: any) => ForwardSpec.fromJSON(e))
+        : [],
       diskMediaType: isSet(object.diskMediaType)
         ? globalThis.String(object.diskMediaType)
         : isSet(object.disk_media_type)
@@ -861,6 +890,9 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     if (message.cpu !== "") {
       obj.cpu = message.cpu;
     }
+    if (message.forwards?.length) {
+      obj.forwards = message.forwards.map((e) => ForwardSpec.toJSON(e));
+    }
     if (message.diskMediaType !== "") {
       obj.diskMediaType = message.diskMediaType;
     }
@@ -890,7 +922,153 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     message.ephemeral = object.ephemeral ?? false;
     message.nics = object.nics?.map((e) => NicSpec.fromPartial(e)) || [];
     message.cpu = object.cpu ?? "";
+    message.forwards = object.forwards?.map((e) => ForwardSpec.fromPartial(e)) || [];
     message.diskMediaType = object.diskMediaType ?? "";
+    return message;
+  },
+};
+
+function createBaseForwardSpec(): ForwardSpec {
+  return { protocol: "", bind: "", hostPort: 0, guestPort: 0, autoCorrect: false };
+}
+
+export const ForwardSpec: MessageFns<ForwardSpec> = {
+  encode(message: ForwardSpec, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.protocol !== "") {
+      writer.uint32(10).string(message.protocol);
+    }
+    if (message.bind !== "") {
+      writer.uint32(18).string(message.bind);
+    }
+    if (message.hostPort !== 0) {
+      writer.uint32(24).uint32(message.hostPort);
+    }
+    if (message.guestPort !== 0) {
+      writer.uint32(32).uint32(message.guestPort);
+    }
+    if (message.autoCorrect !== false) {
+      writer.uint32(40).bool(message.autoCorrect);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ForwardSpec {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseForwardSpec();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.protocol = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.bind = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.hostPort = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.guestPort = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.autoCorrect = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ForwardSpec {
+    return {
+      protocol: isSet(object.protocol) ? globalThis.String(object.protocol) : "",
+      bind: isSet(object.bind) ? globalThis.String(object.bind) : "",
+      hostPort: isSet(object.hostPort)
+        ? globalThis.Number(object.hostPort)
+        : isSet(object.host_port)
+        ? globalThis.Number(object.host_port)
+        : 0,
+      guestPort: isSet(object.guestPort)
+        ? globalThis.Number(object.guestPort)
+        : isSet(object.guest_port)
+        ? globalThis.Number(object.guest_port)
+        : 0,
+      autoCorrect: isSet(object.autoCorrect)
+        ? globalThis.Boolean(object.autoCorrect)
+        : isSet(object.auto_correct)
+        ? globalThis.Boolean(object.auto_correct)
+        : false,
+    };
+  },
+
+  toJSON(message: ForwardSpec): unknown {
+    const obj: any = {};
+    if (message.protocol !== "") {
+      obj.protocol = message.protocol;
+    }
+    if (message.bind !== "") {
+      obj.bind = message.bind;
+    }
+    if (message.hostPort !== 0) {
+      obj.hostPort = Math.round(message.hostPort);
+    }
+    if (message.guestPort !== 0) {
+      obj.guestPort = Math.round(message.guestPort);
+    }
+    if (message.autoCorrect !== false) {
+      obj.autoCorrect = message.autoCorrect;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ForwardSpec>): ForwardSpec {
+    return ForwardSpec.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ForwardSpec>): ForwardSpec {
+    const message = createBaseForwardSpec();
+    message.protocol = object.protocol ?? "";
+    message.bind = object.bind ?? "";
+    message.hostPort = object.hostPort ?? 0;
+    message.guestPort = object.guestPort ?? 0;
+    message.autoCorrect = object.autoCorrect ?? false;
     return message;
   },
 };
