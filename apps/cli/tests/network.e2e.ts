@@ -47,7 +47,8 @@ describe.skipIf(noPrivileges.length > 0)("a machine on three networks, with real
   const noQemu = missing("qemu-system-riscv64");
   const noDnsmasq = missing("dnsmasq");
   const noTshark = missing("tshark");
-  for (const [what, absent] of [["a QEMU guest on our network", noQemu], ["dnsmasq as the LAN's DHCP", noDnsmasq], ["tshark on our captures", noTshark]] as const) {
+  const noNats = missing("nats-server");
+  for (const [what, absent] of [["a QEMU guest on our network", noQemu], ["dnsmasq as the LAN's DHCP", noDnsmasq], ["tshark on our captures", noTshark], ["a killed network-fabric", noNats]] as const) {
     if (absent.length > 0) console.log(`skipped: ${what}, ${absent.join(", ")} is absent (Debian: qemu-system-misc, dnsmasq-base, tshark)`);
   }
   const sh = async (line: string): Promise<string> => (await hv.sh("m", line)).stdout;
@@ -64,7 +65,7 @@ describe.skipIf(noPrivileges.length > 0)("a machine on three networks, with real
     if (noDnsmasq.length === 0) {
       spawned("dnsmasq", ["--no-daemon", "--conf-file=/dev/null", "--port=0", `--interface=${bridge}`, "--bind-interfaces", "--dhcp-range=198.51.100.50,198.51.100.60,1h", `--dhcp-leasefile=${directory}/leases`, "--log-facility=/dev/null"]);
     }
-    await hv.ok("up", "m", "--memory", "128M", "--net", "natnetwork:n0,address=10.0.3.77", "--net", "internal:lan1,address=10.77.0.1/24", "--net", `bridged:${bridge}`);
+    await hv.ok("up", "m", "--topology", noNats.length === 0 ? "processes" : "embedded", "--memory", "128M", "--net", "natnetwork:n0,address=10.0.3.77", "--net", "internal:lan1,address=10.77.0.1/24", "--net", `bridged:${bridge}`, "--net", "hostonly:h0");
   });
   afterAll(async () => {
     await hv.close();
@@ -77,7 +78,7 @@ describe.skipIf(noPrivileges.length > 0)("a machine on three networks, with real
     await expect.poll(() => sh("ip addr show eth0"), { timeout: 60_000, interval: 1000 }).toContain("inet 10.0.3.77/24");
     expect(await sh("ip addr show eth1")).toContain("inet 10.77.0.1/24");
     if (noDnsmasq.length === 0) await expect.poll(() => sh("ip addr show eth2"), { timeout: 60_000, interval: 1000 }).toMatch(/inet 198\.51\.100\.(5\d|60)\/24/);
-    const leases = await hv.json<{ network: string; address: string; hostname: string }[]>("net", "leases");
+    const leases = await hv.json<{ network: string; address: string; hostname: string }[]>("net", "leases", "n0");
     expect(leases).toMatchObject([{ network: "n0", address: "10.0.3.77", hostname: "m" }]);
     expect(await sh("nslookup m 10.0.3.3")).toContain("Address: 10.0.3.77");
   });
@@ -132,6 +133,19 @@ describe.skipIf(noPrivileges.length > 0)("a machine on three networks, with real
     const bad = execFileSync("tshark", ["-r", file, "-o", "ip.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE", "-Y", "_ws.expert.group == \"Checksum\""], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
     expect(bad).toBe("");
     expect(readFileSync(file).readUInt32LE(0)).toBe(0x0a0d0d0a);
+  });
+
+  it.skipIf(noNats.length > 0)("the network-fabric is killed: the guest runs on, keeps its addresses, and reaches gateway and host again", async () => {
+    const addresses = (): Promise<string> => sh("ip -o addr | sed -n 's/.* inet \\([0-9./]*\\).*/\\1/p'");
+    const hostAddress = (await hv.json<{ name: string; hostAddress?: string; subnet: string }[]>("net", "ls")).find(({ name }) => name === "h0")!.hostAddress!;
+    await expect.poll(async () => (await hv.sh("m", `ping -c 1 -W 2 ${hostAddress}`)).status, { timeout: 60_000 }).toBe(0);
+    const before = await addresses();
+    const [list] = await hv.json<{ services: { service: string; pid: number }[] }[]>("services");
+    process.kill(list!.services.find(({ service }) => service === "network-fabric")!.pid, "SIGKILL");
+    for (const target of ["10.0.3.2", hostAddress]) await expect.poll(async () => (await hv.sh("m", `ping -c 1 -W 2 ${target}`)).status, { timeout: 60_000, interval: 500 }).toBe(0);
+    expect(await addresses()).toBe(before);
+    expect(await hv.json("net", "leases", "n0")).toMatchObject([{ address: "10.0.3.77" }]);
+    expect(await hv.json("status", "m")).toMatchObject({ state: "running" });
   });
 
   it.skipIf(noQemu.length > 0)("a stock QEMU guest on a fabric port: it and our guest ping each other", async () => {

@@ -1,5 +1,5 @@
 import { ContractError } from "@polyvisor/contracts";
-import { subnetMask, type Ipv4Address } from "@polyvisor/wire";
+import { subnetMask, type Ipv4Address, type MacAddress } from "@polyvisor/wire";
 import { ERRNO, type LinuxCalls } from "./linux-calls.ts";
 
 /** struct ifreq: char name[16], then a union of 24 bytes (netdevice(7)). */
@@ -7,8 +7,9 @@ const IFREQ_BYTES = 40;
 const VALUE_AT = 16;
 const AF_INET = 2;
 const SOCK_DGRAM = 2;
-const SIOC = { GIFFLAGS: 0x8913, SIFFLAGS: 0x8914, SIFADDR: 0x8916, SIFNETMASK: 0x891c, SIFMTU: 0x8922, GIFINDEX: 0x8933, BRADDIF: 0x89a2 } as const;
+const SIOC = { GIFFLAGS: 0x8913, SIFFLAGS: 0x8914, SIFADDR: 0x8916, SIFNETMASK: 0x891c, SIFMTU: 0x8922, SIFHWADDR: 0x8924, GIFINDEX: 0x8933, BRADDIF: 0x89a2 } as const;
 const IFF_UP = 1;
+const ARPHRD_ETHER = 1; // linux/if_arp.h
 
 export const PRIVILEGES = "needs the capability CAP_NET_ADMIN: run the stack as root, or use nat, natnetwork (without the host) or internal, which need none";
 
@@ -56,6 +57,12 @@ export class InterfaceSettings {
     const request = ifreq(name);
     request.writeInt32LE(mtu, VALUE_AT);
     this.#do(SIOC.SIFMTU, request, `set the MTU of ${name} to ${mtu}`);
+  }
+  setMac(name: string, mac: MacAddress): void {
+    const request = ifreq(name);
+    request.writeUInt16LE(ARPHRD_ETHER, VALUE_AT); // struct sockaddr
+    request.writeUIntBE(mac, VALUE_AT + 2, 6);
+    this.#do(SIOC.SIFHWADDR, request, `set the MAC address of ${name}`);
   }
   setAddress(name: string, address: Ipv4Address, prefix: number): void {
     for (const [call, value, what] of [[SIOC.SIFADDR, address, "address"], [SIOC.SIFNETMASK, subnetMask(prefix), "netmask"]] as const) {

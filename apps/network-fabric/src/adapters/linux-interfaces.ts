@@ -51,7 +51,7 @@ export class LinuxInterfaces implements HostInterfaces {
     return existsSync(`/sys/class/net/${name}/bridge`);
   }
 
-  openTap({ name, mtu, address, bridge, offload = TAP_OFFLOADS.none }: TapOptions, receive: HostFrames): HostInterface {
+  openTap({ name, mtu, mac, address, bridge, offload = TAP_OFFLOADS.none }: TapOptions, receive: HostFrames): HostInterface {
     const calls = linuxCalls();
     const fd = calls.open("/dev/net/tun", O_NONBLOCK_RDWR);
     if (fd < 0) throw failure(calls, `open /dev/net/tun for interface ${name}`);
@@ -67,6 +67,7 @@ export class LinuxInterfaces implements HostInterfaces {
       const settings = new InterfaceSettings(calls);
       try {
         settings.setMtu(given, mtu);
+        if (mac !== undefined) settings.setMac(given, mac);
         if (bridge !== undefined) settings.joinBridge(bridge, given);
         if (address) settings.setAddress(given, address.address, address.prefix);
         settings.setUp(given);

@@ -1,5 +1,5 @@
 import type { Frame } from "@polyvisor/contracts/network";
-import type { Ipv4Address, Ipv4Subnet } from "@polyvisor/wire";
+import type { Ipv4Address, Ipv4Subnet, MacAddress } from "@polyvisor/wire";
 
 /** A network interface of the host, ours to speak through. */
 export interface HostInterface {
@@ -13,6 +13,8 @@ export interface TapOptions {
   /** At most 15 characters; "%d" in it is the kernel's choice of a number. */
   readonly name: string;
   readonly mtu: number;
+  /** Of the host on this interface: always the same, so that guests need not learn it anew. Absent: the kernel's choice. */
+  readonly mac?: MacAddress | undefined;
   /** Of the host on this interface. */
   readonly address?: { readonly address: Ipv4Address; readonly prefix: number } | undefined;
   /** The bridge that it joins. */

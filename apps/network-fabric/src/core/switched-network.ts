@@ -99,11 +99,11 @@ export class SwitchedNetwork implements AttachedNetwork {
     const receive = (frames: readonly Frame[]): void => this.#around.turn(() => this.#fromHost(frames));
     if (spec.mode === NetworkMode.BRIDGED) {
       const bridge = interfaces.isBridge(spec.interface);
-      return new HostStation(bridge ? interfaces.openTap({ name: tapName(name), mtu, bridge: spec.interface }, receive) : interfaces.openRaw(spec.interface, receive));
+      return new HostStation(bridge ? interfaces.openTap({ name: tapName(name), mtu, mac: BRIDGE_TAP_MAC + (hash(name) & 0xffff), bridge: spec.interface }, receive) : interfaces.openRaw(spec.interface, receive));
     }
     if (spec.host === undefined || !addressing) return undefined;
     const address = { address: spec.host, prefix: addressing.subnet.prefix };
-    return new HostStation(interfaces.openTap({ name: spec.interface || tapName(name), mtu, address }, receive));
+    return new HostStation(interfaces.openTap({ name: spec.interface || tapName(name), mtu, mac: HOST_MAC + spec.host, address }, receive));
   }
   #fromHost(frames: readonly Frame[]): void {
     for (const frame of frames) if (frame.data.length >= ETHERNET_HEADER_BYTES) this.#inject("host", this.#host!, frame);
@@ -159,6 +159,17 @@ class HostStation implements SwitchPort {
   close(): void {
     this.#interface.close();
   }
+}
+
+/** 52:56 and the host's IPv4 address: beside the gateway's 52:55. */
+const HOST_MAC = 0x5256 * 2 ** 32;
+/** A bridge takes the lowest address of its members for its own: ours is higher than any real one, so that it stays what it is. */
+const BRIDGE_TAP_MAC = 0xfe54_00fe * 2 ** 16;
+/** FNV-1a. */
+function hash(text: string): number {
+  let value = 0x811c_9dc5;
+  for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x0100_0193);
+  return value >>> 0;
 }
 
 /** "pv-" and as much of the network's name as an interface may have; else numbered by the kernel. */
