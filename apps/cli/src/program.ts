@@ -21,6 +21,7 @@ import { addSetCommand } from "./commands/set.ts";
 import { addSnapshotCommands } from "./commands/snapshot.ts";
 import { addStackCommands } from "./commands/stack.ts";
 import { addStatsCommand } from "./commands/stats.ts";
+import { addTranslateCommand } from "./commands/translate.ts";
 import { addTraceCommand } from "./commands/trace.ts";
 import { addUpCommand } from "./commands/up.ts";
 
@@ -64,6 +65,7 @@ Everything lies under $HV_HOME (default ~/.polyvisor).`,
   addTraceCommand(program, cli);
   addMediateCommands(program, cli);
   addStatsCommand(program, cli);
+  addTranslateCommand(program, cli);
   addCpuCommand(program, cli);
   addGdbCommand(program, cli);
   addSetCommand(program, cli);

@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- --rounds N] [--only boot,bare,disk,exits,mediation] [--json FILE]`: the figures of the README, beside
+ * `npm run bench [-- --rounds N] [--only boot,bare,disk,exits,mediation,compute,debian] [--json FILE]`: the figures of the README, beside
  * QEMU TCG on the same box in the same run. Shared machines are noisy: read the ratios, and run it twice.
  */
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { buildBox } from "@polyvisor/boxes";
+import { bareSuite, guestSuite } from "./engine-figures.ts";
 import { median, render, type Figure } from "./figures.ts";
 import { parseReport, writeBenchImage } from "./guest-program.ts";
 import { Hv } from "./hv.ts";
@@ -16,7 +17,7 @@ import { socketRoundTripUs } from "./socket-floor.ts";
 
 const { values: options } = parseArgs({ options: { rounds: { type: "string", default: "3" }, only: { type: "string" }, json: { type: "string" } } });
 const rounds = Number(options.rounds);
-const sections = new Set((options.only ?? "boot,bare,disk,exits,mediation").split(","));
+const sections = new Set((options.only ?? "boot,bare,disk,exits,mediation,compute,debian").split(","));
 const TOPOLOGIES = ["embedded", "processes"] as const;
 const QEMU = "QEMU TCG";
 const DISK_MIB = 192;
@@ -49,6 +50,9 @@ try {
     step("mediation");
     figures.push({ name: "mediation chain, per message", unit: "ns", values: { "0 rules": mediationCostNs(0), "1 rule": mediationCostNs(1), "10 rules": mediationCostNs(10) } });
   }
+  const engines = { hv, rounds, qemu: version !== undefined, work, step };
+  if (sections.has("compute")) figures.push(...(await bareSuite(engines)));
+  if (sections.has("debian")) figures.push(...(await guestSuite(engines)));
   console.log(`${version ?? "no QEMU"}; Node ${process.version}; median of ${rounds}`);
   console.log(render(figures));
   if (options.json) writeFileSync(options.json, JSON.stringify({ version, node: process.version, rounds, figures }, null, 2));

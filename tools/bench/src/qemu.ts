@@ -1,7 +1,7 @@
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { createServer, type Socket } from "node:net";
-import { createInterface } from "node:readline";
+import { createInterface, type Interface } from "node:readline";
 
 const QEMU = "qemu-system-riscv64";
 const MACHINE = ["-M", "virt", "-m", "256M", "-nographic", "-no-reboot", "-monitor", "none"];
@@ -25,11 +25,13 @@ export async function runBare(image: string): Promise<string> {
 export class QemuGuest {
   readonly #child: ChildProcess;
   readonly #agent: Socket;
+  readonly #lines: Interface;
   readonly bootMs: number;
 
-  private constructor(child: ChildProcess, agent: Socket, bootMs: number) {
+  private constructor(child: ChildProcess, agent: Socket, lines: Interface, bootMs: number) {
     this.#child = child;
     this.#agent = agent;
+    this.#lines = lines;
     this.bootMs = bootMs;
   }
 
@@ -46,24 +48,29 @@ export class QemuGuest {
     ], { stdio: ["ignore", "ignore", "inherit"] });
     const [agent] = (await once(server, "connection")) as [Socket];
     server.close();
+    const lines = createInterface({ input: agent });
     const guest = new Promise<void>((resolve, reject) => {
-      createInterface({ input: agent }).on("line", (line) => line.startsWith("HELLO ") && resolve());
+      lines.on("line", (line) => line.startsWith("HELLO ") && resolve());
       child.once("exit", (code) => reject(new Error(`${QEMU} ended with ${code} before the guest was up`)));
     });
     await guest;
-    return new QemuGuest(child, agent, performance.now() - begun);
+    return new QemuGuest(child, agent, lines, performance.now() - begun);
   }
 
   /** Runs a shell command line; answers stdout and stderr together. */
-  async exec(command: string): Promise<string> {
+  exec(command: string): Promise<string> {
     this.#agent.write(`EXEC 1 ${Buffer.from(command).toString("base64")}\n`);
-    let output = "";
-    for await (const line of createInterface({ input: this.#agent })) {
-      const [kind, , rest = ""] = line.trim().split(" ");
-      if (kind === "OUT" || kind === "ERR") output += Buffer.from(rest, "base64").toString();
-      if (kind === "EXIT") break;
-    }
-    return output;
+    return new Promise((resolve) => {
+      let output = "";
+      const take = (line: string): void => {
+        const [kind, , rest = ""] = line.trim().split(" ");
+        if (kind === "OUT" || kind === "ERR") output += Buffer.from(rest, "base64").toString();
+        if (kind !== "EXIT") return;
+        this.#lines.off("line", take);
+        resolve(output);
+      };
+      this.#lines.on("line", take);
+    });
   }
 
   async stop(): Promise<void> {

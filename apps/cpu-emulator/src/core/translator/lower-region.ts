@@ -1,4 +1,4 @@
-import { FORMATS, type RegisterField, type Stmt } from "@polyvisor/isa";
+import { F_NAMES, FORMATS, type RegisterField, type Stmt, X_NAMES } from "@polyvisor/isa";
 import { type CodeWriter, F32, F64, I32, I64, type Label, Mem, type ModuleWriter, Op, VOID } from "@polyvisor/wasm-encoder";
 import { FRAME_AREA, FRAME_BYTES } from "../decode-cache.ts";
 import { CSRS, F, FP_DIRTY, FP_STATE, PC, TLB_SET, X } from "../hart-state.ts";
@@ -79,6 +79,17 @@ export class RegionWriter {
     this.#exit = i32();
     this.#target = i64();
     this.#selectors = [ENTRY, ...Array.from({ length: this.#structure.selectors - 1 }, i32)];
+  }
+
+  /** What a local of the function stands for, for people. */
+  localName(local: number): string {
+    const register = (file: readonly (number | undefined)[], names: readonly string[]): string | undefined => names[file.indexOf(local)];
+    const { tlb, place, address, value } = this.#locals;
+    const named = new Map([
+      [PC_PARAMETER, "pc"], [BUDGET, "budget"], [ENTRY, "entry"], [this.#base, "base"], [this.#at, "at"], [this.#word, "word"],
+      [this.#exit, "exit"], [this.#target, "target"], [tlb, "tlb"], [place, "place"], [address, "address"], [value, "value"],
+    ]);
+    return named.get(local) ?? register(this.#x, X_NAMES) ?? register(this.#f, F_NAMES) ?? `$${local}`;
   }
 
   write(): void {
