@@ -1,7 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { Cause, type PhysicalAccess, type PrivilegedCore } from "./engine.ts";
 import { HartCells } from "./cells.ts";
-import { GIVEN_UP, HART_AREA_BASE, HART_AREA_BYTES, PRIVILEGE, TLB_SET, TRAP_CAUSE, TRAP_VALUE } from "./hart-state.ts";
+import {
+  GIVEN_UP, HART_AREA_BASE, HART_AREA_BYTES, PRIVILEGE, TLB_SET, TRAP_CAUSE, TRAP_GPA, TRAP_GUEST, TRAP_INSTRUCTION, TRAP_VALUE, VIRTUAL,
+} from "./hart-state.ts";
 import { Access, DEVICE, FAULT, Mmu } from "./mmu.ts";
 import { LOAD_TABLE } from "./tlb.ts";
 
@@ -51,6 +53,114 @@ class Fixture {
     return place === DEVICE ? `device 0x${this.mmu.devicePhysical.toString(16)}` : place - OFFSET;
   }
 }
+
+describe("senseless page tables (section 11.3.2; H, Two-Stage Address Translation)", () => {
+  it("a table that points to itself ends at the last level, in each format", () => {
+    for (const [mode, address] of [[8n, 0n], [9n, 0n], [10n, 0n]] as const) {
+      const f = new Fixture(mode);
+      f.pte(0, 0, 0x8000_0000n, V);
+      expect(f.translate(address)).toBe(`cause ${Cause.LOAD_PAGE}`);
+    }
+  });
+  it("non-canonical addresses fault in each format, canonical ones of the next do not reach memory", () => {
+    for (const [mode, first] of [[8n, 1n << 38n], [9n, 1n << 47n], [10n, 1n << 56n]] as const) {
+      const f = new Fixture(mode);
+      for (let index = 0; index < 512; index++) f.pte(0, index, 0n, RWXAD);
+      expect(f.translate(first)).toBe(`cause ${Cause.LOAD_PAGE}`);
+      expect(f.translate(-first - 1n, Access.EXECUTE)).toBe(`cause ${Cause.INSTRUCTION_PAGE}`);
+    }
+  });
+  it("a leaf of 256 TiB must be aligned to all of it, also in its upper bits (Sv57)", () => {
+    const f = new Fixture(10n);
+    f.pte(0, 0, 0n, RWXAD);
+    expect(f.translate(0x8000_0008n)).toBe(8);
+    f.view.setBigUint64(0, (1n << 32n << 10n) | BigInt(RWXAD), true); // 2^44: a multiple of 512 GiB only
+    expect(f.translate(0x8000_0008n)).toBe(`cause ${Cause.LOAD_PAGE}`);
+    f.view.setBigUint64(0, (1n << 36n << 10n) | BigInt(RWXAD), true);
+    expect(f.translate(0x8000_0008n)).toBe(`cause ${Cause.LOAD_ACCESS}`);
+  });
+  it("tables in devices and beyond memory are access faults of the access's own kind", () => {
+    for (const root of [0x1000_0000n, 0x9000_0000n, 1n << 50n]) {
+      const f = new Fixture(8n);
+      f.cells.setCsr(0x180, (8n << 60n) | (root >> 12n));
+      expect([Access.READ, Access.WRITE, Access.EXECUTE].map((access) => f.translate(0n, access))).toEqual([Cause.LOAD_ACCESS, Cause.STORE_ACCESS, Cause.INSTRUCTION_ACCESS].map((cause) => `cause ${cause}`));
+    }
+  });
+});
+
+describe("two stages (H)", () => {
+  /** A guest with Sv39 at guest-physical 0, over Sv39x4 with its root at RAM page 4 and 4 KiB leaves from page 9 on. */
+  function guest(): Fixture {
+    const f = new Fixture(8n);
+    f.cells.i32[VIRTUAL >> 2] = 1;
+    f.cells.setCsr(0x180, 8n << 60n); // the guest's satp while V = 1
+    f.cells.setCsr(0x680, (8n << 60n) | (BigInt(RAM) >> 12n) + 4n);
+    f.cells.setCsr(0x60a, ADUE);
+    f.pte(4, 0, 0x8000_8000n, V);
+    f.pte(8, 0, 0x8000_9000n, V);
+    f.pte(9, 0, 0x8001_0000n, RWXAD | U); // guest page 0: its root table, RAM page 16
+    f.pte(9, 1, 0x8001_1000n, RWXAD | U);
+    f.pte(16, 0, 0x1000n, V);
+    f.pte(17, 0, 0x1000n, V);
+    f.pte(17, 5, 0x3000n, V | R | W | X); // guest page 3
+    f.pte(9, 3, 0x8002_0000n, V | R | W | X | U);
+    return f;
+  }
+  const gpa = (f: Fixture): bigint => f.cells.u64[TRAP_GPA >> 3]! << 2n;
+
+  it("an address goes through the guest's tables and the hypervisor's; A and D are set in both", () => {
+    const f = guest();
+    expect(f.translate(0x5008n, Access.WRITE)).toBe(0x2_0008);
+    expect([f.bits(17, 5) & (A | D), f.bits(9, 3) & (A | D)]).toEqual([A | D, A | D]);
+  });
+  it("a guest has TLB sets of its own", () => {
+    const f = guest();
+    f.mmu.contextChanged();
+    const set = f.cells.i32[TLB_SET >> 2];
+    f.cells.i32[VIRTUAL >> 2] = 0;
+    f.mmu.contextChanged();
+    expect(f.cells.i32[TLB_SET >> 2]).not.toBe(set);
+  });
+  it("the guest's own page fault stays one; G-stage's tells the guest-physical address", () => {
+    const f = guest();
+    expect(f.translate(0x6000n)).toBe(`cause ${Cause.LOAD_PAGE}`);
+    f.pte(9, 3, 0x8002_0000n, V | R | A | U);
+    expect(f.translate(0x5018n, Access.WRITE)).toBe(`cause ${Cause.STORE_GUEST_PAGE}`);
+    expect([gpa(f), f.cells.i32[TRAP_INSTRUCTION >> 2], f.cells.i32[TRAP_GUEST >> 2]]).toEqual([0x3018n, 0, 1]);
+    f.pte(9, 3, 0x8002_0000n, RWXAD); // not for user mode
+    expect(f.translate(0x5018n)).toBe(`cause ${Cause.LOAD_GUEST_PAGE}`);
+  });
+  it("a guest's page table that G-stage refuses is a guest-page fault of an implicit access: read, and write for A and D", () => {
+    const f = guest();
+    f.pte(9, 1, 0x8001_1000n, V | R | A | U);
+    expect(f.translate(0x5000n, Access.EXECUTE)).toBe(`cause ${Cause.INSTRUCTION_GUEST_PAGE}`);
+    expect([gpa(f), f.cells.i32[TRAP_INSTRUCTION >> 2]]).toEqual([0x1028n, 0x3020]);
+    expect(f.bits(17, 5) & A).toBe(0);
+    f.pte(9, 1, 0x8001_1000n, V | X | A | U);
+    expect(f.translate(0x5000n)).toBe(`cause ${Cause.LOAD_GUEST_PAGE}`);
+    expect([gpa(f), f.cells.i32[TRAP_INSTRUCTION >> 2]]).toEqual([0x1000n, 0x3000]);
+  });
+  it("guest-physical addresses beyond 41 bits fault; the root has 2048 entries", () => {
+    const f = guest();
+    f.cells.setCsr(0x180, 0n); // bare: the address is guest-physical
+    f.view.setBigUint64(4 * 4096 + 2047 * 8, (0x8_0000n << 10n) | BigInt(RWXAD | U), true); // in the fourth page of the root
+    expect(f.translate((2047n << 30n) + 0x123n)).toBe(0x123);
+    expect(f.translate(1n << 41n)).toBe(`cause ${Cause.LOAD_GUEST_PAGE}`);
+    expect(f.translate(-8n)).toBe(`cause ${Cause.LOAD_GUEST_PAGE}`);
+  });
+  it("HLV acts as the guest without touching the TLB; HLVX needs execute permission, not read", () => {
+    const f = guest();
+    f.cells.i32[VIRTUAL >> 2] = 0; // the hypervisor runs: the guest's root is in vsatp
+    f.cells.setCsr(0x280, 8n << 60n);
+    f.cells.setCsr(0x180, 0n);
+    f.mmu.contextChanged();
+    f.pte(17, 5, 0x3000n, V | X | A);
+    f.pte(9, 3, 0x8002_0000n, V | X | A | U);
+    const hlv = (execute: boolean) => f.mmu.asGuest(1, execute, () => f.translate(0x5010n));
+    expect([hlv(true), hlv(false)]).toEqual([0x2_0010, `cause ${Cause.LOAD_PAGE}`]);
+    expect(f.translate(0x8000_0000n)).toBe(0);
+  });
+});
 
 describe("Sv39", () => {
   it("maps a 2 MiB and a 1 GiB superpage, upper half included", () => {

@@ -1,9 +1,10 @@
 import { BareMachine, type BareEngine } from "../../src/core/interpreter/bare-machine.ts";
+import { DEFAULT_FEATURES } from "../../src/core/cpu-features.ts";
 import { DONE, DONE_MARK, type RandomImage } from "./random-program.ts";
 
 /** Runs an image on one of our engines and answers its result area. */
-export function runImage(image: RandomImage, engine: BareEngine, slice = 1_000_000, limit = 50_000_000): Uint8Array {
-  const machine = new BareMachine(16 << 20, engine);
+export function runImage(image: Pick<RandomImage, "bytes" | "resultOffset" | "resultBytes">, engine: BareEngine, slice = 1_000_000, limit = 50_000_000): Uint8Array {
+  const machine = new BareMachine(64 << 20, engine, undefined, { features: { ...DEFAULT_FEATURES, paging: "sv57" } });
   machine.ram.set(image.bytes);
   const why = machine.run(limit, slice);
   if (why !== "wfi" || machine.word(DONE) !== BigInt(DONE_MARK)) {

@@ -3,6 +3,7 @@ import { HartCells, MachineCells } from "../cells.ts";
 import { type Engine, ExitReason, type PhysicalAccess } from "../engine.ts";
 import { GuestTime } from "../guest-time.ts";
 import { F, FFLAGS, FRM, HART_AREA_BASE, HART_AREA_BYTES, INSTRET, PC, X } from "../hart-state.ts";
+import type { CpuFeatures } from "../cpu-features.ts";
 import { Privileged } from "../privileged.ts";
 import { Mmu } from "../mmu.ts";
 import { ReferenceEngine } from "../reference-engine.ts";
@@ -11,7 +12,7 @@ import { InlineTranslator } from "../translator/inline-translator.ts";
 import { createInterpreter, fusedArithmetic, type InterpreterEngine } from "./engine.ts";
 
 /** `translated`: engine `dynamic` that translates everything when it is first reached. */
-export type BareDynamic = Pick<DynamicOptions, "hotAfter" | "mostRegions">;
+export type BareDynamic = Pick<DynamicOptions, "hotAfter" | "mostRegions"> & { readonly features?: CpuFeatures };
 export type BareEngine = "interpreter" | "reference" | "dynamic" | "translated";
 
 /** One hart (or two), RAM and nothing else, for tests and benchmarks of engines: programs start in M-mode at the start of RAM. */
@@ -40,7 +41,7 @@ export class BareMachine {
     const pages = (ramOffset + ramBytes) / 65536;
     this.memory = beside?.memory ?? new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
     this.cells = new HartCells(this.memory.buffer, hart);
-    this.core = new Privileged(this.cells, new GuestTime(new MachineCells(this.memory.buffer), () => 0));
+    this.core = new Privileged(this.cells, new GuestTime(new MachineCells(this.memory.buffer), () => 0), dynamic.features);
     this.core.reset(BigInt(BareMachine.RAM_BASE), 0n, 0n);
     const physical: PhysicalAccess = {
       holds: () => this.withheld.size === 0,
