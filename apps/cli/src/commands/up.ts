@@ -27,6 +27,7 @@ interface UpOptions {
   disk?: string;
   topology?: Topology;
   engine?: string;
+  deterministic?: boolean;
   cpu?: string;
   cpus?: string;
   memory?: string;
@@ -55,6 +56,7 @@ export function addUpCommand(program: Command, cli: Cli): void {
     .option("--disk <file>", "disk image, raw or qcow2 (vmdk, vdi where qemu-img is installed), as its name says; the machine writes to a copy")
     .addOption(topologyOption())
     .option("--engine <name>", "dynamic (default), interpreter or reference")
+    .option("--deterministic", "the guest\'s time is its count of instructions; waiting takes none (one CPU)")
     .option("--cpu <features>", "h=off: without the hypervisor extension; mmu=sv39, sv48 (default) or sv57: largest page tables; comma between them")
     .option("--cpus <n>", "number of harts, 1 to 8")
     .option("--memory <amount>", "RAM, e.g. 256M")
@@ -87,8 +89,8 @@ async function up(cli: Cli, name: string, options: UpOptions): Promise<{ stack: 
 
 /** Does the command line say anything about what the machine is like? */
 function givesSpec(options: UpOptions): boolean {
-  const { box, kernel, append, firmware, disk, engine, cpu, cpus, memory, network, net, forward } = options;
-  return !network || [box, kernel, append, firmware, disk, engine, cpu, cpus, memory, net, forward].some((option) => option !== undefined);
+  const { box, kernel, append, firmware, disk, engine, deterministic, cpu, cpus, memory, network, net, forward } = options;
+  return !network || [box, kernel, append, firmware, disk, engine, deterministic, cpu, cpus, memory, net, forward].some((option) => option !== undefined);
 }
 
 async function specOf(cli: Cli, stack: Stack, name: string, options: UpOptions): Promise<MachineSpec> {
@@ -107,6 +109,7 @@ async function specOf(cli: Cli, stack: Stack, name: string, options: UpOptions):
     harts: options.cpus === undefined ? 0 : parseCount(options.cpus, "--cpus", 1, 8),
     memoryBytes: options.memory === undefined ? 0n : parseBytes(options.memory),
     engine: options.engine ?? "",
+    deterministic: options.deterministic ?? false,
     cpu: options.cpu ?? "",
     noNetwork: !options.network,
     nics: options.net ?? [],

@@ -47,7 +47,7 @@ export class CpuService {
           {
             machine: id, harts: request.harts, engine: (request.engine || DEFAULT_ENGINE) as EngineName,
             firmware: request.firmware === Firmware.NONE ? "none" : "builtin",
-            features, entry: request.entry, deviceTree: request.deviceTree, ramBase: request.ramBase, ramBytes: request.ramBytes,
+            features, entry: request.entry, deviceTree: request.deviceTree, deterministic: request.deterministic, ramBase: request.ramBase, ramBytes: request.ramBytes,
           },
           this.#peers,
           this.#host,
@@ -153,7 +153,7 @@ export class CpuService {
     if (request.harts < 1 || request.harts > this.#options.maxHarts) bad(`${request.harts} harts; 1 to ${this.#options.maxHarts}`);
     if (request.engine) engineNamed("createHarts", request.engine);
     if (request.firmware !== Firmware.BUILTIN && request.firmware !== Firmware.NONE) bad("firmware is neither BUILTIN nor NONE");
-    if (request.deterministic) throw new ContractError("unimplemented", "createHarts: deterministic time is not built yet");
+    if (request.deterministic && request.harts !== 1) bad(`deterministic time with ${request.harts} harts; it needs a machine of one, whose instructions are counted`);
     if (request.ramBytes < 4096n || request.ramBytes & 0xfffn || request.ramBase & 0xfffn) {
       bad(`RAM of ${request.ramBytes} bytes at 0x${request.ramBase.toString(16)}; both must be multiples of 4096`);
     }

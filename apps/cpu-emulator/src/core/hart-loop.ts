@@ -2,7 +2,7 @@ import type { HartCells } from "./cells.ts";
 import type { HartDebug } from "./debug/hart-debug.ts";
 import { DEBUG_CAUSE, ExitReason, type Engine } from "./engine.ts";
 import type { GuestTime } from "./guest-time.ts";
-import { ATTENTION, REQUESTS, TRAP_CAUSE, X } from "./hart-state.ts";
+import { ATTENTION, INSTRET, REQUESTS, TRAP_CAUSE, X } from "./hart-state.ts";
 import {
   DONE_SEQ, ENGINE_WANTED, EVENT_COUNTS, EVENT_NAMES, EXIT_COUNTS, HSM_ADDRESS, HSM_OPAQUE, HSM_STATE, IDLE_MS,
   PARK_MS, Request, REQUEST_SEQ, RUN_STATE, RunState, STEP_BUDGET, STEP_FLAGS, StepFlag, STOP_ADDRESS, STOP_KIND, WFI_COUNT, type HartMailbox,
@@ -25,6 +25,8 @@ export const DEFAULT_ENGINE: EngineName = "dynamic";
 const SLICE = 20_000;
 /** The reference engine is ~200 times slower; the same latency in time needs a smaller slice. */
 const REFERENCE_SLICE = 500;
+/** Deterministic time: instructions between two looks at interrupts, 400 µs of the guest's time at most. */
+const LOOK_EVERY = 20_000;
 /** Atomics.wait takes no more than this; the loop goes round again. */
 const LONGEST_SLEEP_MS = 60_000;
 
@@ -49,6 +51,8 @@ export class HartLoop {
   readonly #cells: HartCells;
   readonly #core: Privileged;
   readonly #profile: Profile;
+  /** Deterministic time: count of instructions at which interrupts are looked at next. */
+  #nextLook = -1;
   readonly #engines = new Map<EngineName, Engine>();
   #engine: Engine;
 
@@ -81,7 +85,8 @@ export class HartLoop {
       if (Atomics.load(words, ATTENTION >> 2) !== 0 && this.#attend()) return this.#exit();
       if (words[HSM_STATE >> 2] !== HartState.STARTED && !this.#started()) continue;
       counts[slices]!++;
-      this.#slice(this.#engine, this.#engine.name === "reference" ? REFERENCE_SLICE : SLICE);
+      if (this.#parts.time.virtual) this.#virtualSlice(this.#engine);
+      else this.#slice(this.#engine, this.#engine.name === "reference" ? REFERENCE_SLICE : SLICE);
       if (this.#parts.debug.hit && this.#stopForDebugger()) return this.#exit();
     }
   }
@@ -103,6 +108,46 @@ export class HartLoop {
         this.#profile.sample();
         break;
     }
+  }
+
+  /**
+   * Deterministic time: interrupts are looked at when the count of instructions reaches a multiple of LOOK_EVERY, and in WFI, never
+   * where an engine happens to return; so all engines take them at the same instruction.
+   */
+  #virtualSlice(engine: Engine): void {
+    const core = this.#core;
+    const count = this.#cells.asNumber(INSTRET);
+    if (this.#nextLook < 0) this.#nextLook = Math.ceil(count / LOOK_EVERY) * LOOK_EVERY; // harts may be restored
+    if (count >= this.#nextLook) {
+      core.refreshTimers();
+      core.takeInterrupt();
+      this.#nextLook = count - (count % LOOK_EVERY) + LOOK_EVERY;
+    }
+    core.leave = false;
+    switch (engine.run(Math.min(this.#nextLook - count, engine.name === "reference" ? REFERENCE_SLICE : LOOK_EVERY))) {
+      case ExitReason.TRAP:
+        this.#trapped();
+        break;
+      case ExitReason.WFI:
+        this.#skipToInterrupt();
+        break;
+      case ExitReason.BUDGET:
+        this.#profile.sample();
+        break;
+    }
+  }
+  /** WFI costs no time of the host: the guest's clock goes to its next timer. Without one, somebody outside must act. */
+  #skipToInterrupt(): void {
+    const core = this.#core;
+    this.#cells.f64[(EXIT_COUNTS >> 3) + WFI_COUNT]!++;
+    core.refreshTimers();
+    if (!core.wakes()) {
+      const timer = core.nextTimer();
+      if (timer === Infinity) this.#sleep(LONGEST_SLEEP_MS);
+      else this.#parts.time.set(Math.max(timer, this.#parts.time.ticks()));
+      core.refreshTimers();
+    }
+    core.takeInterrupt();
   }
 
   /** Takes the trap that an engine left, or lets the debugger have its look. */

@@ -27,7 +27,7 @@ export function assembleHart(options: HartThreadOptions, surroundings: HartSurro
   const harts = Array.from({ length: options.harts }, (_, hart) => new HartCells(memory.buffer, hart));
   const cells = harts[options.hart]!;
   const machine = new MachineCells(memory.buffer);
-  const time = new GuestTime(machine, () => surroundings.hostMs());
+  const time = new GuestTime(machine, () => surroundings.hostMs(), options.deterministic ? cells : undefined);
   const core = new Privileged(cells, time, options.features);
   const mailbox = new HartMailbox(cells, machine);
   const physical = new HartPhysical(ram, cells, mailbox, new Clint(harts, core, time));

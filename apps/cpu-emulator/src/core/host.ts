@@ -11,6 +11,8 @@ export interface HartThreadOptions {
   readonly engine: EngineName;
   /** SBI calls are answered by the cpu-emulator. */
   readonly builtinFirmware: boolean;
+  /** Virtual time from the hart's instruction count. */
+  readonly deterministic: boolean;
   readonly features: CpuFeatures;
 }
 

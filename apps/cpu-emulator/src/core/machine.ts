@@ -34,6 +34,7 @@ export interface MachineSpec {
   readonly firmware: "builtin" | "none";
   readonly entry: bigint;
   readonly deviceTree: bigint;
+  readonly deterministic: boolean;
   readonly ramBase: bigint;
   readonly ramBytes: bigint;
   readonly features: CpuFeatures;
@@ -120,7 +121,7 @@ export class Machine {
     const { memory, ram } = this.#lease;
     this.#cells = new MachineCells(memory.buffer);
     this.#cells.i32.fill(0);
-    this.#time = new GuestTime(this.#cells, () => this.#host.hostMs());
+    this.#time = new GuestTime(this.#cells, () => this.#host.hostMs(), spec.deterministic ? new HartCells(memory.buffer, 0) : undefined);
     this.#time.reset();
     const ready: Promise<void>[] = [];
     for (let index = 0; index < spec.harts; index++) {
@@ -133,7 +134,7 @@ export class Machine {
         onClose: (reason) => this.#fail(`device-bus: ${reason}`),
       });
       const thread = this.#host.start({
-        memory, hart: index, harts: spec.harts, ram, engine: spec.engine, builtinFirmware: spec.firmware === "builtin", features: spec.features,
+        memory, hart: index, harts: spec.harts, ram, engine: spec.engine, builtinFirmware: spec.firmware === "builtin", deterministic: spec.deterministic, features: spec.features,
       });
       const hart: Hart = { cells, core, thread, exits, report: {}, profile: [] };
       thread.onFailure((reason) => this.#fail(reason));
@@ -227,11 +228,12 @@ export class Machine {
       const time = this.#time.ticks();
       const before = this.#harts.map(({ cells }) => cells.u8.slice());
       try {
-        this.#time.restore(Number(saved.time));
         this.#harts.forEach(({ core }, index) => restoreHart(core, saved.harts[index]!));
+        this.#time.restore(Number(saved.time)); // after the counts: virtual time is made of them
+        for (const { core } of this.#harts) core.refreshTimers();
       } catch (error) {
-        this.#time.restore(time);
         this.#harts.forEach(({ cells }, index) => cells.u8.set(before[index]!));
+        this.#time.restore(time);
         throw error;
       }
     });

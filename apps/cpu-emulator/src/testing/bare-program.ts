@@ -14,6 +14,7 @@ export interface BareProgram {
   readonly engine?: string;
   readonly lease?: "shared" | "coherent";
   readonly harts?: number;
+  readonly deterministic?: boolean;
   readonly firmware?: Firmware;
   readonly ramBytes?: bigint;
 }
@@ -47,7 +48,7 @@ export async function bareMachine(options: BareProgram): Promise<BareMachine> {
   const cpu = mediated(service.contract, service.implementation);
   await cpu.createHarts({
     machine: id, harts, engine: options.engine ?? "interpreter", firmware: options.firmware ?? Firmware.NONE,
-    entry: RAM_BASE, deviceTree: 0n, ramBase: RAM_BASE, ramBytes, deterministic: false, cpu: "",
+    entry: RAM_BASE, deviceTree: 0n, ramBase: RAM_BASE, ramBytes, deterministic: options.deterministic ?? false, cpu: "",
   });
   return { id, cpu, memory, fakeMemory, bus, context, close: () => service.close() };
 }

@@ -33,6 +33,7 @@ export function checkSpec(spec: MachineSpec | undefined): MachineSpec {
     throw invalid(`${spec.memoryBytes} bytes of memory; expected at least 1 MiB and a multiple of ${PAGE_BYTES}`);
   }
   if (spec.diskDigest && spec.diskMediaType && spec.diskBytes === 0n) throw invalid("a chunked disk without its size; give diskBytes");
+  if (spec.deterministic && spec.harts > 1) throw invalid(`deterministic time with ${spec.harts} CPUs; it needs a machine of one`);
   if (spec.diskBytes % 512n !== 0n) throw invalid(`disk of ${spec.diskBytes} bytes; expected a multiple of 512`);
   if (spec.bootArguments.length > MAX_BOOT_ARGUMENTS || /[^\x20-\x7e]/.test(spec.bootArguments)) {
     throw invalid(`boot arguments; expected at most ${MAX_BOOT_ARGUMENTS} printable ASCII characters`);
@@ -44,7 +45,7 @@ export function checkSpec(spec: MachineSpec | undefined): MachineSpec {
 /** Fills zeros and empties from the box, else with the defaults of orchestrator.proto. Fails if the box is unknown. */
 export async function completeSpec(spec: MachineSpec, images: ImagePort): Promise<MachineSpec> {
   const config = spec.box ? (await images.resolveBox({ reference: spec.box })).box?.config : undefined;
-  const harts = spec.harts || config?.harts || 1;
+  const harts = spec.harts || (spec.deterministic ? 1 : config?.harts) || 1;
   const memoryBytes = spec.memoryBytes || config?.memoryBytes || DEFAULT_MEMORY_BYTES;
   const most = ADDRESSABLE_BYTES - BigInt(holderReserveBytes(harts));
   if (memoryBytes > most) throw invalid(`${memoryBytes} bytes of memory; at most ${most / 1024n / 1024n}M with ${harts} CPUs`);

@@ -161,7 +161,7 @@ function createHarts(peers: OrchestratorPeers, spec: MachineSpec, plan: BootPlan
       deviceTree: plan.deviceTree,
       ramBase: plan.ramBase,
       ramBytes: plan.ramBytes,
-      deterministic: false,
+      deterministic: spec.deterministic,
       cpu: spec.cpu,
     },
     { timeoutMs: SLOW_CALL_MS },

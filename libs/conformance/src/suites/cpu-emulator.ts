@@ -106,7 +106,7 @@ const cases: Case[] = [
       ]) {
         await refused("invalid", port.createHarts(request(machine, changes)));
       }
-      await refused("unimplemented", port.createHarts(request(machine, { deterministic: true })));
+      await refused("invalid", port.createHarts(request(machine, { deterministic: true, harts: 2 })));
       await refused("not-found", port.readHart({ machine, hart: 0 }));
     },
   },
@@ -182,12 +182,11 @@ const cases: Case[] = [
       await port.pauseHarts({ machine });
       const paused = await read(port, machine);
       assert.equal(paused.status, "paused");
+      const { state: before } = await port.stepHart({ machine, hart: 0, instructions: 3n });
       await new Promise((resolve) => setTimeout(resolve, 60));
-      const later = await read(port, machine);
-      assert.equal(later.instructions, paused.instructions);
-      const { state: stepped } = await port.stepHart({ machine, hart: 0, instructions: 3n });
-      assert.ok(stepped);
-      assert.ok(stepped.x[T1]! - paused.x[T1]! < 200_000n, "60 ms of pause (600,000 ticks) were seen by the guest");
+      assert.equal((await read(port, machine)).instructions, paused.instructions + 3n);
+      const { state: after } = await port.stepHart({ machine, hart: 0, instructions: 3n });
+      assert.ok(after!.x[T1]! - before!.x[T1]! < 200_000n, "60 ms of pause (600,000 ticks) were seen by the guest");
     },
   },
   {
@@ -377,6 +376,24 @@ const cases: Case[] = [
       await refused("invalid", port.restoreHarts({ machine, state: savedBlob(unfit) }));
       assert.deepEqual(await read(port, machine), before);
       await refused("not-found", port.saveHarts({ machine: `${machine}-no` }));
+    },
+  },
+  {
+    requirement: "CPU-17",
+    title: "deterministic time follows the instructions alone; two machines end in the same state",
+    needs,
+    async run(port, environment) {
+      const states: HartState[] = [];
+      for (let n = 0; n < 2; n++) {
+        const machine = await create(port, environment, { deterministic: true });
+        const state = await read(port, machine);
+        await port.writeHart({ machine, state: { ...state, pc: CLOCK } });
+        await port.stepHart({ machine, hart: 0, instructions: 1000n });
+        await new Promise((resolve) => setTimeout(resolve, 20 * n));
+        states.push((await port.stepHart({ machine, hart: 0, instructions: 1001n })).state!);
+      }
+      assert.deepEqual(states[1], states[0]);
+      assert.equal(states[0]!.csr.get(0xc01), 2001n / 50n);
     },
   },
   {

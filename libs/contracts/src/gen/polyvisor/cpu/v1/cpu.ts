@@ -127,7 +127,7 @@ export interface CreateHartsRequest {
   deviceTree: bigint;
   ramBase: bigint;
   ramBytes: bigint;
-  /** virtual time from the instruction count; UNIMPLEMENTED today */
+  /** virtual time from the instruction count; one hart (CPU-17) */
   deterministic: boolean;
   /**
    * What the harts are like, as "h=off,mmu=sv57"; empty = defaults. h=on|off: the H extension; mmu=sv39|sv48|sv57: the largest

@@ -130,6 +130,8 @@ export interface MachineSpec {
   topology: string;
   /** destroyed when it stops (hv run) */
   ephemeral: boolean;
+  /** virtual time from the instruction count (CPU-17); one hart */
+  deterministic: boolean;
   /** empty: one on the default network, unless no_network */
   nics: NicSpec[];
   /** CPU features, as polyvisor.cpu.v1.CreateHartsRequest.cpu: "h=off,mmu=sv57" */
@@ -540,6 +542,7 @@ function createBaseMachineSpec(): MachineSpec {
     noNetwork: false,
     topology: "",
     ephemeral: false,
+    deterministic: false,
     nics: [],
     cpu: "",
     forwards: [],
@@ -596,6 +599,9 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     }
     if (message.ephemeral !== false) {
       writer.uint32(112).bool(message.ephemeral);
+    }
+    if (message.deterministic !== false) {
+      writer.uint32(128).bool(message.deterministic);
     }
     for (const v of message.nics) {
       NicSpec.encode(v!, writer.uint32(162).fork()).join();
@@ -737,6 +743,14 @@ export const MachineSpec: MessageFns<MachineSpec> = {
             message.ephemeral = reader.bool();
             continue;
           }
+          case 16: {
+            if (tag !== 128) {
+              break;
+            }
+
+            message.deterministic = reader.bool();
+            continue;
+          }
           case 20: {
             if (tag !== 162) {
               break;
@@ -825,6 +839,7 @@ export const MachineSpec: MessageFns<MachineSpec> = {
         : false,
       topology: isSet(object.topology) ? globalThis.String(object.topology) : "",
       ephemeral: isSet(object.ephemeral) ? globalThis.Boolean(object.ephemeral) : false,
+      deterministic: isSet(object.deterministic) ? globalThis.Boolean(object.deterministic) : false,
       nics: globalThis.Array.isArray(object?.nics)
         ? object.nics.map((e: any) => NicSpec.fromJSON(e))
         : [],
@@ -884,6 +899,9 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     if (message.ephemeral !== false) {
       obj.ephemeral = message.ephemeral;
     }
+    if (message.deterministic !== false) {
+      obj.deterministic = message.deterministic;
+    }
     if (message.nics?.length) {
       obj.nics = message.nics.map((e) => NicSpec.toJSON(e));
     }
@@ -920,6 +938,7 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     message.noNetwork = object.noNetwork ?? false;
     message.topology = object.topology ?? "";
     message.ephemeral = object.ephemeral ?? false;
+    message.deterministic = object.deterministic ?? false;
     message.nics = object.nics?.map((e) => NicSpec.fromPartial(e)) || [];
     message.cpu = object.cpu ?? "";
     message.forwards = object.forwards?.map((e) => ForwardSpec.fromPartial(e)) || [];
