@@ -30,7 +30,7 @@ const IDLE_TIMEOUT_MS = 60_000;
 const LEFT_OVER_LIMIT_BYTES = 1024 * 1024;
 const MAX_HEADER_BYTES = 16 * 1024;
 const MAX_CONNECTIONS = 4096;
-const SEND_BYTES = 1024 * 1024;
+const SEND_BYTES = 512 * 1024;
 
 /** Serves the distribution API over HTTP/1.1, in TLS where a certificate is given. */
 export async function listenHttp(options: HttpOptions): Promise<HttpListener> {

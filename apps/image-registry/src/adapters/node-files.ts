@@ -1,4 +1,4 @@
-import { constants, fstat, fsync, ftruncate, open as openFd, read as readFd, write as writeFd, writev as writevFd, close as closeFd, type Stats } from "node:fs";
+import { constants, fstat, fsync, ftruncate, open as openFd, read as readFd, statSync, write as writeFd, writev as writevFd, close as closeFd, type Stats } from "node:fs";
 import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { createHash, randomUUID } from "node:crypto";
 import { dirname, join } from "node:path";
@@ -70,9 +70,11 @@ export class NodeFiles implements Files {
   async open(path: string, mode: "read" | "update" | "create"): Promise<File> {
     const full = join(this.#root, path);
     return guarded(`${mode} ${path}`, async () => {
-      if (mode === "create") await mkdir(dirname(full), { recursive: true });
-      const flags = mode === "read" ? constants.O_RDONLY : mode === "update" ? constants.O_RDWR : constants.O_RDWR | constants.O_CREAT | constants.O_EXCL;
-      const handle = await fd.open(full, flags, 0o600);
+      if (mode === "create") {
+        const create = (): Promise<number> => fd.open(full, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+        return new NodeFile(path, (await withFolder(full, create)).value, 0);
+      }
+      const handle = await fd.open(full, mode === "read" ? constants.O_RDONLY : constants.O_RDWR);
       return new NodeFile(path, handle, (await fd.stat(handle)).size);
     });
   }
@@ -80,11 +82,10 @@ export class NodeFiles implements Files {
   rename(from: string, to: string): Promise<void> {
     return guarded(`rename ${from} to ${to}`, async () => {
       const target = join(this.#root, to);
-      const made = await mkdir(dirname(target), { recursive: true });
       // The directory's own entries first, so that it never appears without them.
       const source = join(this.#root, from);
-      if ((await stat(source)).isDirectory()) await syncDirectory(source);
-      await rename(source, target);
+      if (statSync(source).isDirectory()) await syncDirectory(source); // in the cache: not worth a thread
+      const { made } = await withFolder(target, () => rename(source, target));
       // Its entry, and the entries of the directories that were made for it.
       const highest = made === undefined ? dirname(target) : dirname(made);
       for (let folder = dirname(target); folder.length >= highest.length; folder = dirname(folder)) await syncDirectory(folder);
@@ -204,6 +205,17 @@ class NodeFile implements File {
     if (this.#closed) return;
     this.#closed = true;
     await guarded(`close ${this.#path}`, () => fd.close(this.#fd));
+  }
+}
+
+/** Runs what needs the folder of a path, which is nearly always there; makes it when it is not, and says from where on. */
+async function withFolder<T>(path: string, run: () => Promise<T>): Promise<{ value: T; made: string | undefined }> {
+  try {
+    return { value: await run(), made: undefined };
+  } catch (error) {
+    if (codeOf(error) !== "ENOENT") throw error;
+    const made = await mkdir(dirname(path), { recursive: true });
+    return { value: await run(), made };
   }
 }
 

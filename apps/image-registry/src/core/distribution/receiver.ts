@@ -2,8 +2,6 @@ import type { File, Hash } from "../files.ts";
 
 /** What may wait to be written before the sender is held back. */
 const WAITING_LIMIT_BYTES = 2 * 1024 * 1024;
-/** So often a long upload is synced on the way, so that the disk works while the network does and the end does not wait for all of it. */
-const SYNC_EVERY_BYTES = 32 * 1024 * 1024;
 
 /** Appends a stream to a file: pieces are hashed as they come, and written together while the one before is being written. */
 export class Receiver {
@@ -14,15 +12,12 @@ export class Receiver {
   #pieces: Uint8Array[] = [];
   #waitingBytes = 0;
   #writing: Promise<void> | undefined;
-  #syncing: Promise<void> | undefined;
-  #syncedAt: number;
   #error: unknown;
 
   constructor(file: File, hash: Hash) {
     this.#file = file;
     this.#hash = hash;
     this.end = file.bytes;
-    this.#syncedAt = file.bytes;
   }
 
   /** Resolves when more may come. The bytes must not change afterwards. */
@@ -39,7 +34,6 @@ export class Receiver {
   /** Resolves when everything taken is in the file. After a failure the file has what was written, and `end` says so. */
   async drain(): Promise<void> {
     await this.#writing;
-    await this.#syncing;
     if (this.#error !== undefined) throw this.#error;
   }
 
@@ -50,20 +44,11 @@ export class Receiver {
         this.#pieces = [];
         this.#waitingBytes = 0;
         await this.#file.writeAll(this.#file.bytes, pieces);
-        if (this.#file.bytes - this.#syncedAt >= SYNC_EVERY_BYTES && !this.#syncing) this.#syncBehind();
       }
     } catch (error) {
       this.#error = error;
     } finally {
       this.#writing = undefined;
     }
-  }
-
-  #syncBehind(): void {
-    this.#syncedAt = this.#file.bytes;
-    this.#syncing = this.#file
-      .sync()
-      .catch((error: unknown) => void (this.#error ??= error))
-      .finally(() => (this.#syncing = undefined));
   }
 }

@@ -16,6 +16,8 @@ export interface Chunk {
 /** What this process remembers of an upload beyond its file: after a restart it begins with the file alone. */
 interface Live {
   file: File | undefined;
+  /** It began in this process and has no file yet: nobody needs to look for one. */
+  fresh: boolean;
   /** Of the first `hashed` bytes. */
   hash: Hash;
   hashed: number;
@@ -50,13 +52,20 @@ export class Uploads {
   async begin(repository: string): Promise<string> {
     const id = this.#storage.uniqueName().replace(/^\d+-/, "");
     await this.#storage.catalogue.write((to) => to.putUpload({ id, repository, startedUnixMs: this.#now() }), "lazy");
+    this.#live.set(id, { file: undefined, fresh: true, hash: this.#storage.newHash(), hashed: 0, sender: undefined });
+    await this.#trim();
     return id;
   }
 
   /** Bytes that have come. */
   async status(repository: string, id: string): Promise<number> {
     this.#check(repository, id);
-    return this.#live.get(id)?.file?.bytes ?? (await this.#files.stat(uploadPath(id)))?.bytes ?? 0;
+    return this.#come(this.#live.get(id), id);
+  }
+
+  async #come(live: Live | undefined, id: string): Promise<number> {
+    if (live?.file) return live.file.bytes;
+    return live?.fresh ? 0 : ((await this.#files.stat(uploadPath(id)))?.bytes ?? 0);
   }
 
   /** Adds a chunk; answers the bytes that have come. What arrives of a chunk that breaks off is kept. */
@@ -73,7 +82,7 @@ export class Uploads {
     this.#check(repository, id);
     return this.#sending(repository, id, chunk, async (live) => {
       await this.#receive(live, repository, id, chunk);
-      const file = (live.file ??= await this.#open(id));
+      const file = (live.file ??= await this.#open(live, id));
       await this.#hashAll(live, file);
       const found = `sha256:${live.hash.hex()}`;
       this.#live.delete(id); // the hash has ended, whatever comes
@@ -147,7 +156,7 @@ export class Uploads {
     }
     this.#check(repository, id); // it may have ended meanwhile
     // No await from here to the sender's registration: of several that waited, one goes on and the others stop it again.
-    const live = this.#live.get(id) ?? { file: undefined, hash: this.#storage.newHash(), hashed: 0, sender: undefined };
+    const live = this.#live.get(id) ?? { file: undefined, fresh: false, hash: this.#storage.newHash(), hashed: 0, sender: undefined };
     this.#live.delete(id); // the newest stand last
     this.#live.set(id, live);
     const work = run(live);
@@ -171,12 +180,12 @@ export class Uploads {
 
   async #receive(live: Live, repository: string, id: string, chunk: Chunk): Promise<void> {
     if (chunk.bytes === 0) return;
-    const at = live.file?.bytes ?? (await this.#files.stat(uploadPath(id)))?.bytes ?? 0;
+    const at = await this.#come(live, id);
     if (chunk.first !== undefined && chunk.first !== at) throw outOfOrder(repository, id, at, `the chunk begins at byte ${chunk.first}, expected ${at}`);
     const limit = Math.min(this.#blobs.maxBytes, at + (chunk.bytes ?? Infinity));
     if (at + (chunk.bytes ?? 0) > this.#blobs.maxBytes) throw this.#tooLarge();
     this.#quota.check(repository, at + (chunk.bytes ?? 0));
-    const file = (live.file ??= await this.#open(id));
+    const file = (live.file ??= await this.#open(live, id));
     await this.#hashAll(live, file);
     const receiver = new Receiver(file, live.hash);
     const failed = await this.#takeAll(receiver, chunk, repository, limit).then(
@@ -210,7 +219,11 @@ export class Uploads {
     return new DistributionError("SIZE_INVALID", `a blob of more than ${this.#blobs.maxBytes} bytes: this registry takes no larger ones (option max-blob-bytes)`, { status: 413 });
   }
 
-  async #open(id: string): Promise<File> {
+  async #open(live: Live, id: string): Promise<File> {
+    if (live.fresh) {
+      live.fresh = false;
+      return this.#files.open(uploadPath(id), "create");
+    }
     try {
       return await this.#files.open(uploadPath(id), "update");
     } catch (error) {
