@@ -1,3 +1,5 @@
+import { existsSync } from "node:fs";
+import { dirname } from "node:path";
 import { ContractError } from "@polyvisor/contracts";
 import type { Frame } from "@polyvisor/contracts/network";
 import type { Logger } from "pino";
@@ -19,6 +21,7 @@ export function peerOpener(host: HostInterfaces, log: Logger): OpenPeer {
     switch (kind) {
       case "qemu-stream":
         if (Buffer.byteLength(rest) > MAX_SOCKET_PATH) throw new ContractError("invalid", `createPort ${id}: ${rest} is too long for a socket (${MAX_SOCKET_PATH} bytes)`);
+        if (!existsSync(dirname(rest))) throw new ContractError("not-found", `createPort ${id}: there is no directory ${dirname(rest)} for the socket`);
         return new QemuStreamLine(port, rest, turn, log);
       case "qemu-dgram": {
         const [local, remote] = rest.split(":").map(Number) as [number, number];

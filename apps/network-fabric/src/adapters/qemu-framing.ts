@@ -11,14 +11,14 @@ export function frameForQemu(frame: Uint8Array): Uint8Array {
 /** Takes a byte stream apart. Never holds more than one frame of `maxBytes`. */
 export class QemuDeframer {
   readonly #maxBytes: number;
-  #rest: Uint8Array = new Uint8Array(0);
+  #rest = new Uint8Array(0);
 
   constructor(maxBytes: number) {
     this.#maxBytes = maxBytes;
   }
   /** Whole frames, each with memory of its own. Undefined: the stream is out of step and cannot be read further. */
   push(chunk: Uint8Array): Uint8Array[] | undefined {
-    let bytes = chunk;
+    let bytes = new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength); // a Buffer's slice would be a view
     if (this.#rest.length > 0) {
       bytes = new Uint8Array(this.#rest.length + chunk.length);
       bytes.set(this.#rest);
