@@ -134,9 +134,12 @@ async function installTools(): Promise<{ ok: boolean; note: string }> {
   return { ok: true, note: `tests are left out for want of ${list}; on Debian: apt-get install ${missing.map(({ debian }) => debian).join(" ")}` };
 }
 
-async function vitest(project: string): Promise<{ ok: boolean; output?: string; note?: string }> {
+/** `later`: what it prints comes when it has ended, whole, so that lanes side by side do not mix. */
+async function vitest(project: string, later = false): Promise<{ ok: boolean; output?: string; note?: string }> {
   const report = join(scratch, `${project}.json`);
-  const { code } = await run("vitest", ["run", "--project", project, "--reporter=default", "--reporter=json", `--outputFile.json=${report}`, "--passWithNoTests"]);
+  const args = ["run", "--project", project, "--reporter=default", "--reporter=json", `--outputFile.json=${report}`, "--passWithNoTests"];
+  const { code, output } = await run("vitest", args, { quiet: later });
+  if (later) process.stdout.write(output);
   if (!existsSync(report)) return { ok: code === 0, note: code === 0 ? "no tests" : "vitest ended without a report" };
   const result = JSON.parse(readFileSync(report, "utf8")) as Record<"numPassedTests" | "numFailedTests" | "numPendingTests" | "numTodoTests", number>;
   const passed = result.numPassedTests;
@@ -158,7 +161,7 @@ await command("proto breaking", "buf", "breaking", "--against", "proto/baseline.
 await step("proto generated", generatedCodeIsUpToDate);
 if (!flags.unit) await step("tools", installTools);
 await step("unit", () => vitest("unit"));
-if (!flags.unit) await step("e2e", () => vitest("e2e"));
+if (!flags.unit) await Promise.all([step("e2e", () => vitest("e2e")), step("peers", () => vitest("peers", true))]);
 
 console.log(`\n${summary.join("\n")}\n`);
 console.log(`${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);
