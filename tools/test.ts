@@ -161,7 +161,14 @@ await command("proto breaking", "buf", "breaking", "--against", "proto/baseline.
 await step("proto generated", generatedCodeIsUpToDate);
 if (!flags.unit) await step("tools", installTools);
 await step("unit", () => vitest("unit"));
-if (!flags.unit) await Promise.all([step("e2e", () => vitest("e2e")), step("peers", () => vitest("peers", true))]);
+if (!flags.unit) {
+  // Two lanes, on machines with few cores too: much of an end-to-end test is waiting.
+  const besides = async () => {
+    await step("peers", () => vitest("peers", true));
+    await step("fuzz", () => vitest("fuzz", true));
+  };
+  await Promise.all([step("e2e", () => vitest("e2e")), besides()]);
+}
 
 console.log(`\n${summary.join("\n")}\n`);
 console.log(`${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);
