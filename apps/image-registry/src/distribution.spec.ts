@@ -4,7 +4,9 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { MEDIA_TYPES, INDEX_DEPTH_LIMIT } from "@polyvisor/image-spec";
 import { Box } from "@polyvisor/contracts/image";
+import { testContext } from "@polyvisor/testkit";
 import { describe, expect, it } from "vitest";
+import { listenHttp } from "./adapters/http-listener.ts";
 import { startRegistry, type TestRegistry } from "./testing/registry.ts";
 
 const sha = (data: Uint8Array | string): string => `sha256:${createHash("sha256").update(data).digest("hex")}`;
@@ -151,6 +153,32 @@ describe("bad input over HTTP", () => {
     expect(await raw(registry.url, `GET /v2/ HTTP/1.1\r\nHost: x\r\nX: ${"y".repeat(100_000)}\r\n\r\n`)).toMatch(/^HTTP\/1\.1 431 [\s\S]*"errors":/);
     expect(await raw(registry.url, "\x16\x03\x01 rubbish\r\n\r\n")).toMatch(/^HTTP\/1\.1 400 [\s\S]*"errors":/);
     expect(await status(`${registry.url}/v2/`)).toBe(200);
+  });
+  it("a head that drips in, a body that stops → cut off, while a slow body that moves is served; nothing hangs", async () => {
+    const received: number[] = [];
+    const listener = await listenHttp({
+      address: "127.0.0.1:0", tlsCert: "", tlsKey: "", log: testContext().log, timeouts: { headMs: 400, idleMs: 1_500 },
+      handle: async ({ body }) => {
+        let bytes = 0;
+        for await (const piece of body) bytes += piece.length;
+        received.push(bytes);
+        return { status: 200, headers: {}, bytes: 0 };
+      },
+    });
+    const drip = (socket: ReturnType<typeof connect>, text: string, everyMs: number): void => {
+      let at = 0;
+      const timer = setInterval(() => (socket.destroyed || at === text.length ? clearInterval(timer) : socket.write(text[at++]!)), everyMs);
+    };
+    try {
+      expect(await raw(listener.url, "GET /v2/ HTTP/1.1\r\nX: ", (socket) => drip(socket, "y".repeat(1000), 50))).toMatch(/^HTTP\/1\.1 408 /);
+      await raw(listener.url, "PUT /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12");
+      expect(received).toEqual([]);
+      const slow = "PUT /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 20\r\n\r\n";
+      expect(await raw(listener.url, slow, (socket) => drip(socket, "x".repeat(20), 100))).toMatch(/^HTTP\/1\.1 200 /);
+      expect(received).toEqual([20]);
+    } finally {
+      await listener.close();
+    }
   });
   it("a manifest without end, in a chunked body → 413 after 4 MiB", async () => {
     await using registry = await startRegistry();

@@ -1,5 +1,5 @@
 import {
-  checkName, isIndexType, MANIFEST_LIMIT_BYTES, MANIFEST_TYPES, MEDIA_TYPES, parseDigest, parseNextLink, readIndex, readJson, type OciDescriptor,
+  checkName, isIndexType, MANIFEST_LIMIT_BYTES, MANIFEST_TYPES, MEDIA_TYPES, parseDigest, parseNextLink, readIndex, readJson, readManifestView, type ManifestView, type OciDescriptor,
 } from "@polyvisor/image-spec";
 import { OciClientError } from "./oci-client-error.ts";
 import { pushBlob, type BlobSource, type PushOptions, type PushOutcome } from "./push-blob.ts";
@@ -157,7 +157,18 @@ export class OciClient {
     const said = response.headers.get("docker-content-digest");
     if (said !== null && said !== digest) throw new OciClientError("corrupt", `${what}: the registry stored ${said}, sent was ${digest}`);
     await response.body?.cancel();
-    return { digest, subject: response.headers.get("oci-subject") !== null };
+    const listed = response.headers.get("oci-subject") !== null;
+    const view = readManifestView(bytes, mediaType);
+    if (view.subject && !listed) await this.#listReferrer(name, view, { digest, size: bytes.length });
+    return { digest, subject: listed };
+  }
+
+  /** What a registry without the referrers API leaves to its clients (distribution-spec, "Pushing a manifest with a subject field"). */
+  async #listReferrer(name: string, { subject, mediaType, artifactType, annotations }: ManifestView, pushed: { digest: string; size: number }): Promise<void> {
+    const others = (await this.#fallbackReferrers(name, subject!.digest)).filter(({ digest }) => digest !== pushed.digest);
+    const entry = { mediaType, ...pushed, ...(artifactType === undefined ? {} : { artifactType }), ...(annotations ? { annotations } : {}) };
+    const index = new TextEncoder().encode(JSON.stringify({ schemaVersion: 2, mediaType: MEDIA_TYPES.index, manifests: [...others, entry] }));
+    await this.pushManifest(name, referrersTag(subject!.digest), { mediaType: MEDIA_TYPES.index, bytes: index });
   }
 
   /** Tags in the registry's order, page by page. */
@@ -191,7 +202,7 @@ export class OciClient {
 
   async #fallbackReferrers(name: string, digest: string): Promise<readonly OciDescriptor[]> {
     try {
-      const { bytes, mediaType } = await this.manifest(name, digest.replace(":", "-"));
+      const { bytes, mediaType } = await this.manifest(name, referrersTag(digest));
       return isIndexType(mediaType) ? readIndex(bytes).manifests : [];
     } catch (error) {
       if (error instanceof OciClientError && error.problem === "not-found") return [];
@@ -236,6 +247,12 @@ export class OciClient {
     const next = parseNextLink(response.headers.get("link"));
     return next === undefined ? undefined : new URL(next, new URL(current, this.origin)).href;
   }
+}
+
+/** distribution-spec, "Referrers Tag Schema". */
+function referrersTag(digest: string): string {
+  const { algorithm, encoded } = parseDigest(digest);
+  return `${algorithm.slice(0, 32)}-${encoded.slice(0, 64)}`.replaceAll(/[^A-Za-z0-9._-]/g, "-");
 }
 
 const typeOf = (response: Response): string => (response.headers.get("content-type") ?? MEDIA_TYPES.manifest).split(";")[0]!.trim();

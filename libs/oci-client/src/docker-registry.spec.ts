@@ -52,4 +52,23 @@ describe.skipIf(absent)("our client and Debian's docker-registry", () => {
     expect(await client.resolve("b/web", digest)).toBeUndefined();
     await expect(client.manifest("b/web", "2")).rejects.toMatchObject({ problem: "not-found" });
   });
+
+  it("referrers of a registry that has no API for them → kept in an index under the subject's tag, by us", async () => {
+    const config = new TextEncoder().encode("{}");
+    await client.pushBlob("refs", blobOf(config));
+    const push = async (extra: object): Promise<{ digest: string; size: number; mediaType: string }> => {
+      const bytes = new TextEncoder().encode(JSON.stringify({
+        schemaVersion: 2, mediaType: MEDIA_TYPES.manifest, config: { mediaType: MEDIA_TYPES.config, digest: sha(config), size: config.length }, layers: [], ...extra,
+      }));
+      const { digest } = await client.pushManifest("refs", undefined, { mediaType: MEDIA_TYPES.manifest, bytes });
+      return { digest, size: bytes.length, mediaType: MEDIA_TYPES.manifest };
+    };
+    const subject = await push({});
+    const sbom = await push({ subject, artifactType: "application/sbom", annotations: { a: "1" } });
+    await push({ subject, artifactType: "application/signature" });
+    await push({ subject, artifactType: "application/sbom", annotations: { a: "1" } }); // again: listed once
+    const found = await Array.fromAsync(client.referrers("refs", subject.digest));
+    expect(found.map(({ artifactType }) => artifactType).sort()).toEqual(["application/sbom", "application/signature"]);
+    expect(await Array.fromAsync(client.referrers("refs", subject.digest, "application/sbom"))).toEqual([{ ...sbom, artifactType: "application/sbom", annotations: { a: "1" } }]);
+  });
 });

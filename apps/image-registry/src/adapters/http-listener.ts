@@ -14,6 +14,8 @@ export interface HttpOptions {
   readonly tlsCert: string;
   readonly tlsKey: string;
   readonly log: ServiceContext["log"];
+  /** Default: {@link TIMEOUTS}. */
+  readonly timeouts?: { readonly headMs: number; readonly idleMs: number };
   handle(request: DistributionRequest): Promise<DistributionResponse>;
 }
 
@@ -22,10 +24,8 @@ export interface HttpListener {
   close(): Promise<void>;
 }
 
-/** A request's head must be whole by then: clients that drip bytes are cut off (slow-loris). */
-const HEAD_TIMEOUT_MS = 20_000;
-/** A body may take as long as it likes, as long as bytes come. */
-const IDLE_TIMEOUT_MS = 60_000;
+/** A request's head must be whole by then (clients that drip bytes are cut off: slow-loris); a body may take as long as it likes, as long as bytes come. */
+const TIMEOUTS = { headMs: 20_000, idleMs: 60_000 };
 /** A refused request's body is read on for so much, so that the client gets to read the refusal; then the connection ends. */
 const LEFT_OVER_LIMIT_BYTES = 1024 * 1024;
 const MAX_HEADER_BYTES = 16 * 1024;
@@ -36,11 +36,12 @@ const SEND_BYTES = 512 * 1024;
 export async function listenHttp(options: HttpOptions): Promise<HttpListener> {
   const secure = options.tlsCert !== "";
   const listener: RequestListener = (message, response) => void serve(options, message, response);
-  const common = { maxHeaderSize: MAX_HEADER_BYTES, headersTimeout: HEAD_TIMEOUT_MS, requestTimeout: 0, keepAliveTimeout: IDLE_TIMEOUT_MS, connectionsCheckingInterval: 5_000 };
+  const { headMs, idleMs } = options.timeouts ?? TIMEOUTS;
+  const common = { maxHeaderSize: MAX_HEADER_BYTES, headersTimeout: headMs, requestTimeout: 0, keepAliveTimeout: idleMs, connectionsCheckingInterval: headMs / 4 };
   const server: Server = secure
     ? createSecureServer({ ...common, cert: readFileSync(options.tlsCert), key: readFileSync(options.tlsKey) }, listener)
     : createServer(common, listener);
-  server.timeout = IDLE_TIMEOUT_MS;
+  server.timeout = idleMs;
   server.maxConnections = MAX_CONNECTIONS;
   server.on("clientError", (error: NodeJS.ErrnoException, socket) => {
     if (!socket.writable || error.code === "ECONNRESET") return void socket.destroy();
