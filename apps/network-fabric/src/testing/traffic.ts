@@ -64,6 +64,15 @@ function serve(port: number): void {
           socket.end();
         },
         up: async () => socket.end(JSON.stringify(await receiveAll(socket))),
+        // For figures: no hash, no pieces of its own.
+        blast: async () => {
+          for (let left = Number(argument); left > 0; left -= BLOCK.length) if (!socket.write(BLOCK.subarray(0, left))) await new Promise((resolve) => socket.once("drain", resolve));
+          socket.end();
+        },
+        count: async () => {
+          let left = Number(argument);
+          socket.on("data", (chunk) => (left -= chunk.length) <= 0 && socket.end("ok"));
+        },
         echo: () => socket.pipe(socket),
         sink: () => socket.pause(),
         reset: () => socket.resetAndDestroy(),
@@ -123,6 +132,52 @@ const clients: Record<string, (host: string, port: number, argument: string) => 
     await sendAll(socket, Number(bytes));
     socket.end();
     return JSON.parse(await receiveText(socket)) as object;
+  },
+  "speed-down": async (host, port, bytes) => {
+    const socket = await dial(host, port, { allowHalfOpen: true });
+    const start = performance.now();
+    socket.write(`blast ${bytes}\n`);
+    await drain(socket, () => {});
+    socket.end();
+    return { megabytesPerSecond: Number(bytes) / 1000 / (performance.now() - start), ms: performance.now() - start };
+  },
+  "speed-up": async (host, port, bytes) => {
+    const socket = await dial(host, port, { allowHalfOpen: true });
+    const start = performance.now();
+    socket.write(`count ${bytes}\n`);
+    for (let left = Number(bytes); left > 0; left -= BLOCK.length) if (!socket.write(BLOCK.subarray(0, left))) await new Promise((resolve) => socket.once("drain", resolve));
+    await drain(socket, () => {});
+    socket.end();
+    return { megabytesPerSecond: Number(bytes) / 1000 / (performance.now() - start) };
+  },
+  "round-trip": async (host, port, count) => {
+    const socket = await dial(host, port);
+    socket.write("echo\n");
+    const times: number[] = [];
+    for (let i = 0; i < Number(count); i++) {
+      const start = performance.now();
+      socket.write("x");
+      await new Promise((resolve) => socket.once("data", resolve));
+      times.push(performance.now() - start);
+    }
+    socket.end();
+    times.sort((a, b) => a - b);
+    return { p50Microseconds: times[times.length >> 1]! * 1000, p99Microseconds: times[Math.floor(times.length * 0.99)]! * 1000 };
+  },
+  /** Sixteen at a time: connect, one line, the server's end, ours. */
+  connections: async (host, port, count) => {
+    const start = performance.now();
+    let left = Number(count);
+    const worker = async (): Promise<void> => {
+      while (left-- > 0) {
+        const socket = await dial(host, port);
+        socket.write("bye\n");
+        await drain(socket, () => {});
+        socket.end();
+      }
+    };
+    await Promise.all(Array.from({ length: 16 }, worker));
+    return { perSecond: (Number(count) * 1000) / (performance.now() - start) };
   },
   many: async (host, port, count) => {
     const sockets = await Promise.all(Array.from({ length: Number(count) }, () => dial(host, port)));
