@@ -5,6 +5,8 @@ const POLLFD_BYTES = 8;
 const POLLIN = 1;
 /** A blocked poll cannot be interrupted by the garbage collector or by us: it looks around so often. */
 const POLL_MS = 10_000;
+/** After the last frame, reading goes on for so long: an answer often follows within a round trip. */
+const LINGER_MS = 0.2;
 
 /**
  * Says when file descriptors can be read that libuv does not watch (a TAP's). One `poll` waits for all of them on a
@@ -22,7 +24,7 @@ export class FdPoller {
     this.#calls = calls;
     this.#wake = calls.eventfd(0, 0o4000); // EFD_NONBLOCK
   }
-  /** `drain` reads what is there, at most a turn's worth; true: there may be more. */
+  /** `drain` reads what is there, at most a turn's worth; true: there was something. */
   add(fd: number, drain: () => boolean): void {
     this.#readers.set(fd, drain);
     if (this.#polling) this.#interrupt();
@@ -51,10 +53,10 @@ export class FdPoller {
       await this.#calls.poll(set, fds.length, POLL_MS);
       for (const fd of this.#closing.splice(0)) this.#calls.close(fd);
       if (set.readInt16LE(6) !== 0) this.#calls.read(this.#wake, new Uint8Array(8), 8);
-      let busy = fds.filter((_, i) => i > 0 && set.readInt16LE(i * POLLFD_BYTES + 6) !== 0);
+      const readable = fds.filter((_, i) => i > 0 && set.readInt16LE(i * POLLFD_BYTES + 6) !== 0);
       // As long as there is more, reading without asking is cheaper than the pool's round trip; others get their turns between.
-      while (busy.length > 0) {
-        busy = busy.filter((fd) => this.#readers.get(fd)?.() ?? false);
+      for (let until = performance.now() + LINGER_MS; readable.length > 0 && performance.now() < until; ) {
+        for (const fd of readable) if (this.#readers.get(fd)?.() ?? false) until = performance.now() + LINGER_MS;
         await new Promise((resolve) => setImmediate(resolve));
       }
     }

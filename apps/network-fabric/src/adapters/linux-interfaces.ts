@@ -125,7 +125,7 @@ export class LinuxInterfaces implements HostInterfaces {
         frames.push({ data: new Uint8Array(buffer.subarray(headerBytes, length)), offload: readVirtioHeader(buffer) });
       }
       if (frames.length > 0) receive(frames);
-      return frames.length === READS_PER_TURN && !closed;
+      return frames.length > 0 && !closed;
     };
     const poller = (this.#poller ??= new FdPoller(calls));
     poller.add(fd, drain);
