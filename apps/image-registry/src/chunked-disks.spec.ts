@@ -1,7 +1,11 @@
+import { readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { ContractError } from "@polyvisor/contracts";
 import { Box, Disk } from "@polyvisor/contracts/image";
 import { DISK_TYPES, packDisk, writeDiskIndex, type BlobRef, type ChunkEntry, type DiskIndexParts } from "@polyvisor/image-spec";
+import { temporaryDirectory } from "@polyvisor/testkit";
 import { describe, expect, it } from "vitest";
+import { nodeStorage } from "./adapters/node-files.ts";
 import { blobPath } from "./core/blob-store.ts";
 import { createStores, type Stores } from "./core/stores.ts";
 import { memoryStorage, type MemoryFiles } from "./testing/memory-files.ts";
@@ -125,6 +129,30 @@ describe("a disk on a chunked base", () => {
     const { disks } = rig();
     const disk = Disk.fromPartial({ id: "a", baseMediaType: "application/x", bytes: 512n });
     await expect(disks.create(disk)).rejects.toThrow(/a base of type "application\/x"/);
+  });
+});
+
+describe("ten disks on one image", () => {
+  it("take what each has written, and no more", async () => {
+    using directory = temporaryDirectory("pv-ten-");
+    const storage = await nodeStorage(directory.path);
+    const { blobs, disks } = createStores(storage, { maxBlobBytes: 2 ** 30 });
+    const base = await blobs.put(new Uint8Array(32 << 20).map((_, i) => i >> 12));
+    const taken = (): number => {
+      const files = readdirSync(directory.path, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+      return files.reduce((sum, { parentPath, name }) => sum + statSync(join(parentPath, name)).blocks * 512, 0);
+    };
+    const before = taken();
+    const written = 256 * 1024;
+    for (let i = 0; i < 10; i++) {
+      await disks.create(Disk.fromPartial({ id: `m${i}/disk0`, baseDigest: base, bytes: BigInt(64 << 20) }));
+      const handle = await disks.open(`m${i}/disk0`, false);
+      for (let at = 0; at < written; at += 4096) await handle.disk.write(at * 7, new Uint8Array(4096).fill(i + 1));
+      await handle.close();
+    }
+    // Beside what was written: a record, a lock, and the touched pages of a map for each.
+    expect(taken() - before).toBeLessThan(10 * (written + 32 * 1024));
+    expect(taken() - before).toBeGreaterThanOrEqual(10 * written);
   });
 });
 
