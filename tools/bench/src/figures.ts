@@ -1,6 +1,7 @@
 /** One measured thing: the same unit on every system, so that a ratio means something. */
 export interface Figure {
   readonly name: string;
+  /** Empty: the name says it. */
   readonly unit: string;
   /** Median per system ("embedded", "processes", "QEMU TCG" ...). */
   readonly values: Record<string, number>;
@@ -19,7 +20,7 @@ export function median(values: readonly number[]): number {
 export function render(figures: readonly Figure[]): string {
   const systems = [...new Set(figures.flatMap((figure) => Object.keys(figure.values)))];
   const rows = figures.map((figure) => [
-    `${figure.name} (${figure.unit})`,
+    figure.unit === "" ? figure.name : `${figure.name} (${figure.unit})`,
     ...systems.map((system) => cell(figure, system)),
     figure.target ?? "",
   ]);

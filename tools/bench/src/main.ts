@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- --rounds N] [--only boot,bare,disk,exits,mediation,compute,debian] [--json FILE]`: the figures of the README, beside
+ * `npm run bench [-- --rounds N] [--only boot,bare,disk,blocks,exits,mediation,compute,debian] [--json FILE]`: the figures of the README, beside
  * QEMU TCG on the same box in the same run. Shared machines are noisy: read the ratios, and run it twice.
  */
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { buildBox } from "@polyvisor/boxes";
+import { blockFigures, qcow2Chain, writeLayer } from "./block-figures.ts";
 import { bareSuite, guestSuite } from "./engine-figures.ts";
 import { median, render, type Figure } from "./figures.ts";
 import { parseReport, writeBenchImage } from "./guest-program.ts";
@@ -17,10 +18,13 @@ import { socketRoundTripUs } from "./socket-floor.ts";
 
 const { values: options } = parseArgs({ options: { rounds: { type: "string", default: "3" }, only: { type: "string" }, json: { type: "string" } } });
 const rounds = Number(options.rounds);
-const sections = new Set((options.only ?? "boot,bare,disk,exits,mediation,compute,debian").split(","));
+const sections = new Set((options.only ?? "boot,bare,disk,blocks,exits,mediation,compute,debian").split(","));
 const TOPOLOGIES = ["embedded", "processes"] as const;
 const QEMU = "QEMU TCG";
+const QEMU_QCOW2 = "QEMU qcow2";
 const DISK_MIB = 192;
+/** Heights of the stacks of layers whose reads are measured. */
+const CHAINS = [1, 5, 20];
 
 const version = qemuVersion();
 if (version === undefined) console.error("qemu-system-riscv64 is not installed: no peer in the table (Debian: apt-get install qemu-system-misc)");
@@ -41,6 +45,7 @@ const step = (text: string): void => console.error(`bench: ${text}`);
 try {
   if (sections.has("bare")) await bare();
   if (sections.has("boot") || sections.has("disk")) await guests();
+  if (sections.has("blocks")) await blocks();
   if (sections.has("exits")) {
     step("socket floor");
     sample("exit round trip", "bare Unix socket", await socketRoundTripUs(join(work, "floor.sock")));
@@ -113,6 +118,40 @@ async function guests(): Promise<void> {
   }
 }
 
+/** Block I/O on the embedded topology beside QEMU with qcow2, and on chains of layers. */
+async function blocks(): Promise<void> {
+  step("box");
+  const box = await buildBox("debian/minimal", { cacheDir: hv.cache });
+  await hv.run("stack", "up");
+  await hv.run("box", "build", "debian/minimal");
+  const keep = (system: string, prefix: string, found: ReadonlyMap<string, number>): void => found.forEach((value, name) => sample(`${prefix}${name}`, system, value));
+  for (let round = 0; round < rounds; round++) {
+    const name = `blocks${round}`;
+    const shell = (command: string): Promise<string> => hv.run("exec", name, "--", "sh", "-c", `{ ${command}; } 2>&1`);
+    step(`blocks on embedded, round ${round + 1}`);
+    await hv.run("up", name, "--engine", "dynamic");
+    keep("embedded", "blocks: ", await blockFigures(shell));
+    for (let depth = 1, made = 1; made < CHAINS.length + 1; depth++) {
+      if (CHAINS.includes(depth)) {
+        keep("embedded", `blocks, ${depth} layers: `, await blockFigures(shell, "reads"));
+        made++;
+      }
+      await shell(writeLayer(depth - 1));
+      await hv.run("snapshot", "save", name, `s${depth}`); // what is written so far becomes a read-only layer
+    }
+    await hv.run("destroy", name);
+    if (!version) continue;
+    for (const depth of CHAINS) {
+      step(`blocks on QEMU, ${depth} layers, round ${round + 1}`);
+      const guest = await QemuGuest.boot({ kernel: box.kernel.path, initrd: box.initrd!.path, disk: qcow2Chain(work, box.disk!.path, depth), diskFormat: "qcow2", append: box.config.bootArguments }, join(work, `b${round}-${depth}.sock`));
+      const inQemu = (command: string): Promise<string> => guest.exec(`{ ${command}; } 2>&1`);
+      if (depth === 1) keep(QEMU_QCOW2, "blocks: ", await blockFigures(inQemu));
+      keep(QEMU_QCOW2, `blocks, ${depth} layers: `, await blockFigures(inQemu, "reads"));
+      await guest.stop();
+    }
+  }
+}
+
 async function disk(system: string, exec: (command: string) => Promise<string>): Promise<void> {
   step(`disk on ${system}`);
   // busybox: "real  0m 0.53s"
@@ -142,4 +181,5 @@ function collect(): void {
   add("page held, TLB miss", "us", QEMU);
   add("virtio-blk sequential read", "MB/s", QEMU);
   add("virtio-blk sequential write", "MB/s", QEMU);
+  for (const name of samples.keys()) if (name.startsWith("blocks")) add(name, "", QEMU_QCOW2, ">= 0.8 x; 20 layers <= 1.1 x of 1");
 }

@@ -36,14 +36,14 @@ export class QemuGuest {
   }
 
   /** `bootMs`: from the spawn to the agent's HELLO. */
-  static async boot(files: { kernel: string; initrd: string; disk: string; append: string }, socketPath: string): Promise<QemuGuest> {
+  static async boot(files: { kernel: string; initrd: string; disk: string; diskFormat?: string; append: string }, socketPath: string): Promise<QemuGuest> {
     const server = createServer().listen(socketPath);
     await once(server, "listening");
     const begun = performance.now();
     const child = spawn(QEMU, [
       ...[...MACHINE, "-kernel", files.kernel, "-initrd", files.initrd, "-append", files.append],
       ...["-device", "virtio-serial-device", "-chardev", `socket,id=a,path=${socketPath}`, "-device", "virtconsole,chardev=a"],
-      ...["-drive", `file=${files.disk},format=raw,if=none,id=d`, "-device", "virtio-blk-device,drive=d"],
+      ...["-drive", `file=${files.disk},format=${files.diskFormat ?? "raw"},if=none,id=d`, "-device", "virtio-blk-device,drive=d"],
       ...["-netdev", "user,id=n", "-device", "virtio-net-device,netdev=n", "-device", "virtio-rng-device"],
     ], { stdio: ["ignore", "ignore", "inherit"] });
     const [agent] = (await once(server, "connection")) as [Socket];
