@@ -20,7 +20,10 @@ export async function startRegistry(config: Partial<ImageRegistryConfig> = {}): 
   const directory = config.root === undefined ? temporaryDirectory("pv-registry-") : undefined;
   const root = config.root ?? directory!.path;
   const context = testContext();
-  const service = await createService({ http: "127.0.0.1:0", ...config, root }, {}, context);
+  const service = await createService({ http: "127.0.0.1:0", ...config, root }, {}, context).catch((error: unknown) => {
+    directory?.[Symbol.dispose]();
+    throw error;
+  });
   const port = mediated(service.contract, service.implementation);
   const { url } = await port.describeRegistry({});
   let kept = false;
