@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { sha256OfFile } from "../apt/private-apt.ts";
 import { BoxBuildError, writeResult, type BuildOptions, type BuiltBox } from "../built-box.ts";
@@ -51,8 +52,16 @@ export const DEBIAN_DOCKER: SystemRecipe = {
   freeBytes: 128 * MIB,
 };
 
+/** The code that makes the disk is a part of the recipe: what it does differs, the box differs. */
+function recipeCode(): string[] {
+  const folders = ["configure", "debian", "dpkg", "ext4", "modules", "rootfs"].map((name) => new URL(`../${name}/`, import.meta.url));
+  return folders.flatMap((folder) =>
+    readdirSync(folder, { recursive: true, encoding: "utf8" }).filter((name) => /(?<!\.spec|\.e2e)\.ts$/.test(name)).sort().map((name) => readFileSync(new URL(name, folder), "utf8")),
+  );
+}
+
 export function systemRecipeKey(recipe: SystemRecipe): string {
-  const inputs = [1, recipe, SUITE, SYSTEM_PACKAGES, DISK_MODULES, SOFT_ALIASES, PATH_EXCLUDES, PATH_INCLUDES, BOOT_ARGUMENTS, guestFileTexts()];
+  const inputs = [recipeCode(), recipe, SUITE, SYSTEM_PACKAGES, DISK_MODULES, SOFT_ALIASES, PATH_EXCLUDES, PATH_INCLUDES, BOOT_ARGUMENTS, guestFileTexts()];
   return createHash("sha256").update(JSON.stringify(inputs)).digest("hex").slice(0, 16);
 }
 

@@ -191,11 +191,9 @@ function units(tree: FileTree, { time, units: more }: SystemOptions): void {
   for (const name of NO_GENERATORS) tree.symlink(`/etc/systemd/system-generators/${name}`, "/dev/null");
   maskUnit(tree, "serial-getty@hvc0.service"); // the agent's
   for (const unit of ["systemd-networkd.service", "ssh.socket", "remote-fs.target", "hv-agent.service", "hv-growfs.service", "hv-resolv.path", ...more]) enableUnit(tree, unit);
-  // What enabling systemd-networkd brings along (Also=), and what it and udev want by name: for networks that are waited for, kernel
-  // arguments, a separate /var and credentials, none of which such a machine has.
+  // What enabling systemd-networkd brings along (Also=): for networks that are waited for, and for kernel arguments.
   maskDependency(tree, "network-online.target", "systemd-networkd-wait-online.service");
   maskDependency(tree, "sysinit.target", "systemd-network-generator.service");
-  for (const unit of ["systemd-networkd-persistent-storage.service", "systemd-udev-load-credentials.service"]) maskUnit(tree, unit);
   tree.symlink("/etc/systemd/system/getty.target.wants/serial-getty@ttyS0.service", "/usr/lib/systemd/system/serial-getty@.service");
   tree.symlink("/etc/systemd/system/default.target", "/usr/lib/systemd/system/multi-user.target");
   // ConditionNeedsUpdate= compares these with /usr: nothing needs it.
