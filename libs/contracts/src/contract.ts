@@ -13,6 +13,8 @@ export interface MethodContract {
   readonly deniedResponse?: (response: any, reason: string) => unknown | null;
   /** Streams only: what still arrives of a message that is denied or dropped: its flow control. Undefined: nothing. */
   readonly lost?: (message: any) => unknown;
+  /** Streams only: a hart stands still until the answer comes, so a server answers from a wakeful event loop. */
+  readonly urgent?: boolean;
 }
 
 /** A contract = the generated definition + what mediation needs to know. One object per service, in `<service>.ts`. */

@@ -10,6 +10,7 @@ export const DEVICE = {
   methods: {
     exits: {
       plane: "exits",
+      urgent: true,
       // A denied read is a bus error; a denied posted write vanishes, as on a bus that answers nobody.
       deniedRequest: (request: ExitRequest): ExitResponse | null =>
         request.exit?.$case === "mmioRead" || request.exit?.$case === "consoleRead" ? fault(request) : null,

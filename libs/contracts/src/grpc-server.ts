@@ -8,6 +8,7 @@ import {
   type sendUnaryData,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { stayAwake } from "./awake-loop.ts";
 import type { Channel } from "./channel.ts";
 import type { Contract } from "./contract.ts";
 import { asContractError, ContractError } from "./errors.ts";
@@ -50,7 +51,7 @@ export function serveGrpc<D extends ServiceDefinition>(server: Server, contract:
     if (method.requestStream) {
       handlers[name] = (call: ServerDuplexStream<any, any>) => {
         const channel: Channel<unknown, unknown> = target(call, callOptions(call));
-        joinChannel(call, channel);
+        joinChannel(call, channel, contract.methods[name]?.urgent);
         call.on("data", (message) => {
           if (!channel.send(message)) call.pause();
         });
@@ -81,9 +82,10 @@ function callOptions(call: { getDeadline(): Date | number; metadata: Metadata })
 }
 
 /** Messages and the end, from the channel to the call; cancellation, from the call to the channel. */
-function joinChannel(call: ServerDuplexStream<any, any> | ServerWritableStream<any, any>, channel: Channel<unknown, unknown>): void {
+function joinChannel(call: ServerDuplexStream<any, any> | ServerWritableStream<any, any>, channel: Channel<unknown, unknown>, urgent = false): void {
   let ended = false;
   channel.onMessage((message) => {
+    if (urgent) stayAwake();
     if (!ended && !call.write(message)) channel.slow(true);
   });
   call.on("drain", () => channel.slow(false));
