@@ -88,6 +88,7 @@ describe("hv", () => {
       "mediate ls",
       "mediate rm",
       "hv stats",
+      "hv translate",
       "cpu regs",
       "cpu disas",
       "cpu walk",

@@ -106,7 +106,7 @@ describe("TCP through the NAT", () => {
     const answer = packets();
     if (expected === "reset") expect(segments(answer)).toMatchObject([{ flags: RST | ACK, acknowledgment: 1001 }]);
     else expect(icmp(answer)).toMatchObject([{ type: 3, code: expected }]);
-    expect((await listFlows!({ machine: "" })).flows).toEqual([]);
+    expect((await listFlows!({ machine: "" })).natFlows).toEqual([]);
   });
   it("bytes both ways; flows show both sides; half-close each way; the host's end of file is the guest's FIN", async () => {
     const { connect, segments, listFlows } = await start();
@@ -115,7 +115,7 @@ describe("TCP through the NAT", () => {
     expect(text(stream.bytes)).toBe("GET /");
     stream.events.data(bytes("hello"));
     expect(segments()).toMatchObject([{ payload: bytes("hello"), sequence: acknowledgment }]);
-    const [flow] = (await listFlows!({ machine: "web" })).flows;
+    const [flow] = (await listFlows!({ machine: "web" })).natFlows;
     expect(flow).toMatchObject({ port: "web/net0", protocol: "tcp", guestLocal: "10.0.2.15:40000", guestRemote: "198.51.100.7:80" });
     expect(flow).toMatchObject({ hostLocal: "192.0.2.1:50000", hostRemote: "198.51.100.7:80", state: "ESTABLISHED", bytesFromGuest: 5n, bytesToGuest: 5n });
     const next = { sequence: 1006, acknowledgment: acknowledgment + 5 };
@@ -126,7 +126,7 @@ describe("TCP through the NAT", () => {
     stream.events.ended();
     expect(segments()).toMatchObject([{ flags: FIN | ACK, sequence: acknowledgment + 9 }]);
     say({ sequence: 1007, acknowledgment: acknowledgment + 10 });
-    expect((await listFlows!({ machine: "web" })).flows).toEqual([]);
+    expect((await listFlows!({ machine: "web" })).natFlows).toEqual([]);
     expect(stream.resets).toBe(0);
   });
   it("the host first: its end of file → FIN, and the guest may go on sending", async () => {
@@ -326,7 +326,7 @@ describe("port forwards", () => {
     answer({ flags: ACK, payload: bytes("200") });
     expect(text(stream.bytes)).toBe("200");
     expect((await listForwards!({ machine: "" })).forwards).toMatchObject([{ id: "tcp/127.0.0.1:8080", connections: 1n }]);
-    expect((await listFlows!({ machine: "web" })).flows).toMatchObject([{ forward: "tcp/127.0.0.1:8080", guestLocal: "10.0.2.15:80" }]);
+    expect((await listFlows!({ machine: "web" })).natFlows).toMatchObject([{ forward: "tcp/127.0.0.1:8080", guestLocal: "10.0.2.15:80" }]);
   });
   it("the guest refuses, or is not there → the host's connection is reset", async () => {
     const { host, take, send, tcpPacket, give, frameOf, udpPacket, segments, clock } = await withForward();

@@ -52,7 +52,7 @@ describe.skipIf(missing !== undefined)("the NAT against a Linux kernel's stack",
     guest.run("ip", "address", "add", "10.0.2.15/24", "dev", tap);
     guest.run("ip", "route", "add", "default", "via", GATEWAY);
   };
-  const flows = async () => (await fabric.listFlows({ machine: "" })).flows;
+  const flows = async () => (await fabric.listFlows({ machine: "" })).natFlows;
   const impair = (fields: Parameters<typeof Impairment.fromPartial>[0]) => fabric.setImpairment({ impairment: Impairment.fromPartial({ port: "peer/net0", ...fields }) });
 
   beforeAll(async () => {

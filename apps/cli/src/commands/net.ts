@@ -149,7 +149,7 @@ function addLists(net: Command, cli: Cli): void {
     .addOption(netOption())
     .action(async (machine: string | undefined, options: NetOptions) => {
       const { network } = await stackOf(cli, options, machine);
-      const { flows } = await network.listFlows({ machine: machine ?? "" });
+      const { natFlows: flows } = await network.listFlows({ machine: machine ?? "" });
       cli.answer(options, flows, () => {
         if (flows.length === 0) return "No flows.";
         const rows = flows.map((flow) => [flow.port, flow.protocol, `${flow.guestLocal} → ${flow.guestRemote}`, `${flow.hostLocal} → ${flow.hostRemote}`, flow.state, flow.bytesFromGuest, flow.bytesToGuest, formatDuration(Number(flow.idleMs))]);

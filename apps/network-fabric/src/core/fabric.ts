@@ -140,7 +140,7 @@ export class Fabric {
       return {};
     },
     listForwards: ({ machine }) => ({ forwards: this.#forwards.list(machine) }),
-    listFlows: ({ machine }) => ({ flows: [...this.#networks.values()].flatMap((network) => network.flows(machine)) }),
+    listFlows: ({ machine }) => ({ natFlows: [...this.#networks.values()].flatMap((network) => network.flows(machine)) }),
     frames: (channel) => this.#serveFrames(channel),
     capture: (request, out) => serveCapture(request, out, {
       clock: this.#context.clock,

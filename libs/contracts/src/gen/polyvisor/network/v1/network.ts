@@ -381,7 +381,7 @@ export interface ListFlowsRequest {
 }
 
 export interface ListFlowsResponse {
-  flows: Flow[];
+  natFlows: Flow[];
 }
 
 /** One NAT mapping: the same flow as the guest sees it and as the host does. */
@@ -4864,12 +4864,12 @@ export const ListFlowsRequest: MessageFns<ListFlowsRequest> = {
 };
 
 function createBaseListFlowsResponse(): ListFlowsResponse {
-  return { flows: [] };
+  return { natFlows: [] };
 }
 
 export const ListFlowsResponse: MessageFns<ListFlowsResponse> = {
   encode(message: ListFlowsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    for (const v of message.flows) {
+    for (const v of message.natFlows) {
       Flow.encode(v!, writer.uint32(18).fork()).join();
     }
     return writer;
@@ -4893,7 +4893,7 @@ export const ListFlowsResponse: MessageFns<ListFlowsResponse> = {
               break;
             }
 
-            message.flows.push(Flow.decode(reader, reader.uint32()));
+            message.natFlows.push(Flow.decode(reader, reader.uint32()));
             continue;
           }
         }
@@ -4909,13 +4909,19 @@ export const ListFlowsResponse: MessageFns<ListFlowsResponse> = {
   },
 
   fromJSON(object: any): ListFlowsResponse {
-    return { flows: globalThis.Array.isArray(object?.flows) ? object.flows.map((e: any) => Flow.fromJSON(e)) : [] };
+    return {
+      natFlows: globalThis.Array.isArray(object?.natFlows)
+        ? object.natFlows.map((e: any) => Flow.fromJSON(e))
+        : globalThis.Array.isArray(object?.nat_flows)
+        ? object.nat_flows.map((e: any) => Flow.fromJSON(e))
+        : [],
+    };
   },
 
   toJSON(message: ListFlowsResponse): unknown {
     const obj: any = {};
-    if (message.flows?.length) {
-      obj.flows = message.flows.map((e) => Flow.toJSON(e));
+    if (message.natFlows?.length) {
+      obj.natFlows = message.natFlows.map((e) => Flow.toJSON(e));
     }
     return obj;
   },
@@ -4925,7 +4931,7 @@ export const ListFlowsResponse: MessageFns<ListFlowsResponse> = {
   },
   fromPartial(object: DeepPartial<ListFlowsResponse>): ListFlowsResponse {
     const message = createBaseListFlowsResponse();
-    message.flows = object.flows?.map((e) => Flow.fromPartial(e)) || [];
+    message.natFlows = object.natFlows?.map((e) => Flow.fromPartial(e)) || [];
     return message;
   },
 };
