@@ -103,7 +103,7 @@ describe.skipIf(missing.length > 0)("debian/minimal under QEMU", () => {
   it("boots to a prompt on the serial console, and the agent says hello", async () => {
     expect(await agent.line()).toBe("HELLO 2");
     agent.send("PING 7");
-    expect(await agent.line()).toBe("PONG 7");
+    expect(await agent.line()).toBe("PONG 7 2");
     for (let tries = 0; !serial.includes("web:~# ") && tries < 100; tries++) await sleep(100);
     expect(serial).toContain("debian/minimal: Linux ");
     expect(serial).toContain("web:~# ");
@@ -127,7 +127,7 @@ describe.skipIf(missing.length > 0)("debian/minimal under QEMU", () => {
   });
   it("garbage to the agent → ignored", async () => {
     for (const line of ["", "garbage", "EXEC", "EXEC ../../x aaaa", "EXIT 1 1", "PING 9"]) agent.send(line);
-    expect(await agent.line()).toBe("PONG 9");
+    expect(await agent.line()).toBe("PONG 9 2");
   });
   it("loads modules when they are needed: ext4 by mount, overlay, 9p, vsock; network by DHCP", async () => {
     const { m, n, o } = await agent.exec({
