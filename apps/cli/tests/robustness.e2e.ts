@@ -143,7 +143,6 @@ describe("bad input, embedded", () => {
     truncateSync(path(digest), 20); // the manifest
     expect((await hv.run(["up", "t", "--box", "tiny"])).stderr).toMatch(/box tiny is damaged .* building it again/);
     await hv.ok("destroy", "t");
-    truncateSync(join(hv.home, "registry/tags", readdirSync(join(hv.home, "registry/tags")).find((each) => each.startsWith("tiny"))!, "1"), 20);
     await hv.ok("up", "t", "--box", "tiny");
     await hv.ok("destroy", "t");
     await unharmed();
@@ -216,12 +215,20 @@ describe("killed services, processes", () => {
     await hv.ok("up", "m", "--topology", "processes", "--kernel", idle, "--disk", disk, "--firmware", "none");
   });
 
-  it.each(["cpu-emulator", "memory-manager", "device-bus", "network-fabric", "image-registry"])("%s: the machine is aborted, the reason names it, up works at once", async (service) => {
+  it.each(["cpu-emulator", "memory-manager", "device-bus", "image-registry"])("%s: the machine is aborted, the reason names it, up works at once", async (service) => {
     await kill(service);
     await becomes(hv, "m", "aborted");
     expect((await stateOf(hv, "m")).reason).toContain(service);
     await hv.ok("up", "m");
     expect(await held(hv, "processes")).toEqual({ spaces: ["m"], disks: ["m/disk0"], ports: ["m/net0"] });
+  });
+
+  it("network-fabric: it comes back, the machine has run on, its NIC has a port again", async () => {
+    const before = (await services()).find(({ service }) => service === "network-fabric")!.pid;
+    await kill("network-fabric");
+    await expect.poll(() => services().then((all) => all.find(({ service, state }) => service === "network-fabric" && state === "serving")?.pid ?? before), { timeout: 30_000, interval: 200 }).not.toBe(before);
+    await expect.poll(() => held(hv, "processes").then(({ ports }) => ports), { timeout: 30_000, interval: 200 }).toEqual(["m/net0"]);
+    expect(await stateOf(hv, "m")).toMatchObject({ state: "running" });
   });
 
   it("orchestrator: it comes back and finds the machine running", async () => {
