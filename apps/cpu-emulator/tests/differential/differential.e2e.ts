@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { firstSeed } from "./first-seed.ts";
 import { QEMU_ERRATA, qemuMissing, runOnQemu } from "./qemu.ts";
 import { MODES, randomImage } from "./random-program.ts";
 import { runImage } from "./run-image.ts";
@@ -6,7 +7,6 @@ import { runImage } from "./run-image.ts";
 /** POLYVISOR_SEED repeats a run; POLYVISOR_IMAGES sets how many images a mode gets (default 4, a few seconds each). */
 const missing = qemuMissing();
 if (missing) console.log(`differential tests skipped: ${missing}`);
-const firstSeed = Number(process.env["POLYVISOR_SEED"] ?? Math.floor(Math.random() * 2 ** 31));
 const images = Number(process.env["POLYVISOR_IMAGES"] ?? 4);
 
 describe.skipIf(missing)("generated code against QEMU", () => {

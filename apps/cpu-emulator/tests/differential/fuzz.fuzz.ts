@@ -3,13 +3,13 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { readProgram } from "./corpus.ts";
 import { fuzz } from "./fuzz.ts";
+import { firstSeed } from "./first-seed.ts";
 import { QEMU_ERRATA, qemuMissing, runOnQemu } from "./qemu.ts";
 import { imageOf } from "./random-program.ts";
 import { runImage } from "./run-image.ts";
 
-/** POLYVISOR_FUZZ_SECONDS: 60, in CI 300. POLYVISOR_SEED repeats a run. `npm run fuzz -- --minutes N` by hand. */
+/** POLYVISOR_FUZZ_SECONDS: 60, in CI 300. By hand: `npm run fuzz -- --minutes N`. */
 const seconds = Number(process.env["POLYVISOR_FUZZ_SECONDS"] ?? (process.env["CI"] ? 300 : 60));
-const firstSeed = Number(process.env["POLYVISOR_SEED"] ?? Math.floor(Math.random() * 2 ** 31));
 const corpus = fileURLToPath(new URL("./corpus/", import.meta.url));
 
 describe("past failures", () => {

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { firstSeed } from "./first-seed.ts";
 import { KINDS, pagingImage } from "./paging-image.ts";
 import { QEMU_PAGING, qemuMissing, runOnQemu } from "./qemu.ts";
 import { runImage } from "./run-image.ts";
@@ -6,7 +7,6 @@ import { runImage } from "./run-image.ts";
 /** POLYVISOR_SEED repeats a run; POLYVISOR_IMAGES sets how many images are compared (default 4, of 2000 accesses each). */
 const missing = qemuMissing();
 if (missing) console.log(`differential tests of paging skipped: ${missing}`);
-const firstSeed = Number(process.env["POLYVISOR_SEED"] ?? Math.floor(Math.random() * 2 ** 31));
 const images = Number(process.env["POLYVISOR_IMAGES"] ?? 4);
 
 describe("random page tables, senseless ones too", () => {
