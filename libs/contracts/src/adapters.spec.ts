@@ -72,6 +72,21 @@ describe.each([
     },
   );
 
+  it("delivers bytes whose slice is a copy, to the core and back", async () => {
+    const received: Uint8Array[] = [];
+    const port = await connect({
+      restoreHarts: ({ state }) => (received.push(state), {}),
+      saveHarts: () => ({ state: Uint8Array.of(1, 2, 3) }),
+    });
+    await port.cpu.restoreHarts({ machine: "m", state: Uint8Array.of(1, 2, 3) });
+    received.push((await port.cpu.saveHarts({ machine: "m" })).state);
+    for (const bytes of received) {
+      bytes.slice().fill(0);
+      expect([...bytes]).toEqual([1, 2, 3]);
+    }
+    expect(received).toHaveLength(2);
+  });
+
   it("answers unimplemented for a method that the core leaves out, unary and stream", async () => {
     const port = await connect({});
     expect(await failure(port.cpu.saveHarts({ machine: "m" }))).toMatchObject({ condition: "unimplemented" });

@@ -14,6 +14,7 @@ import type { Contract } from "./contract.ts";
 import { asContractError, ContractError } from "./errors.ts";
 import { clientOptions } from "./grpc-options.ts";
 import { contractErrorOf } from "./grpc-status.ts";
+import { fromPlainBytes } from "./plain-bytes.ts";
 import { outgoingTraceparent, TRACEPARENT_KEY } from "./trace-context.ts";
 import { DEFAULT_TIMEOUT_MS, type CallOptions, type MethodDefinition, type Port, type ServiceDefinition } from "./port.ts";
 
@@ -43,7 +44,8 @@ export function connectGrpc<D extends ServiceDefinition>(
   const port: Record<string, unknown> = {};
   for (const [name, method] of Object.entries(contract.definition) as [string, MethodDefinition][]) {
     const what = `${contract.service}.${name} at ${address}`;
-    const { path, requestSerialize, responseDeserialize } = method;
+    const { path, requestSerialize } = method;
+    const responseDeserialize = fromPlainBytes(method.responseDeserialize);
     if (method.requestStream) {
       port[name] = (call?: CallOptions) => {
         const stream = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize, traceMetadata(), grpcOptions(call));
