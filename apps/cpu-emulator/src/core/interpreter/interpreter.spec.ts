@@ -267,6 +267,22 @@ for (const engine of ["interpreter", "translated"] as const) describe(`engine ${
       expect(ran(`${clean}fld fa0, 0(t1)\ncsrr a0, mstatus\nwfi`).x(A0) & 0x6000n).toBe(0x6000n);
     });
 
+    it("a zero over an infinity is exact, in both precisions (found by the fuzz lane)", () => {
+      const machine = ran(`${on}
+        li t1, 0xff800000
+        fmv.w.x fa0, t1
+        li t1, 0x80000000
+        fmv.w.x fa1, t1
+        fdiv.s fa2, fa1, fa0
+        fcvt.d.s fa3, fa0
+        fcvt.d.s fa4, fa1
+        fdiv.d fa5, fa4, fa3
+        frflags a0
+        fmv.x.w a1, fa2
+        wfi`);
+      expect([machine.x(A0), machine.x(A1)]).toEqual([0n, 0n]);
+    });
+
     it("keeps NX clear for exact results and sets it for the first inexact one, on the fast path", () => {
       const machine = ran(`${on}
         li t1, 3

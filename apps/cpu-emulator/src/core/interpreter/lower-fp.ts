@@ -178,7 +178,16 @@ class FpLowering {
       else code.f32(0).op(Op.f32Eq);
     };
     zero(this.#number(3));
-    if (op === "div" || op === "sqrt") zero(this.#number(0));
+    if (op === "div" || op === "sqrt") {
+      zero(this.#number(0));
+      if (op === "div") {
+        // 0 / infinity is exact too, but its error term, 0 * infinity, is none: left to the slow path.
+        const b = this.#number(1);
+        code.get(b).get(b).op(this.#op(Op.f32Sub, Op.f64Sub));
+        if (this.#double) code.f64(0).op(Op.f64Eq, Op.i32And);
+        else code.f32(0).op(Op.f32Eq, Op.i32And);
+      }
+    }
     else {
       zero(this.#number(0));
       zero(this.#number(1));
