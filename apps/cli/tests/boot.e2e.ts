@@ -44,9 +44,13 @@ for (const topology of TOPOLOGIES) {
 
     it("computes the same with one hart and with two", async () => {
       results.set(`${topology}, 1 hart`, sorted((await hv.sh("web", WORK)).stdout));
-      await hv.ok("up", "two", "--topology", topology, "--cpus", "2");
+      // As processes of one host the first maps its RAM; the second gets every page by message.
+      await hv.ok("up", "two", "--topology", topology, "--cpus", "2", "--lease", "coherent");
       expect((await hv.ok("exec", "two", "--", "nproc")).trim()).toBe("2");
       results.set(`${topology}, 2 harts`, sorted((await hv.sh("two", WORK)).stdout));
+      const pages = async (name: string) => (await hv.json<{ planes: { plane: string; seen: number }[] }>("stats", name)).planes.find(({ plane }) => plane === "pages")!.seen;
+      expect(await pages("web")).toBeLessThan(10);
+      expect(await pages("two")).toBeGreaterThan(100);
       await hv.ok("destroy", "two");
       expect(new Set(results.values()).size).toBe(1);
     });

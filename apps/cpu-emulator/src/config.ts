@@ -1,14 +1,20 @@
-import { defineConfig, integer } from "@polyvisor/service-kit";
+import { defineConfig, integer, toggle } from "@polyvisor/service-kit";
 
 /** Configuration of the cpu-emulator. */
 export interface CpuEmulatorConfig {
   readonly maxMachines: number;
   readonly maxHarts: number;
+  readonly mappedLeases: boolean;
 }
 
-export const DEFAULT_CONFIG: CpuEmulatorConfig = { maxMachines: 32, maxHarts: 8 };
+export const DEFAULT_CONFIG: CpuEmulatorConfig = { maxMachines: 32, maxHarts: 8, mappedLeases: true };
 
 export const CONFIG = defineConfig<CpuEmulatorConfig>({
   maxMachines: { doc: "machines with harts at a time; each hart is a thread", type: integer(1, 4096), default: DEFAULT_CONFIG.maxMachines },
   maxHarts: { doc: "harts of one machine at most", type: integer(1, 8), default: DEFAULT_CONFIG.maxHarts },
+  mappedLeases: {
+    doc: "accept MAPPED leases of a memory-manager on this host (Linux); off: pages come by message",
+    type: toggle,
+    default: DEFAULT_CONFIG.mappedLeases,
+  },
 });

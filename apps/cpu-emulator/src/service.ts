@@ -1,17 +1,22 @@
 import { CPU } from "@polyvisor/contracts/cpu";
+import { mappedMemoryAbsent, openMappedMemory } from "@polyvisor/mapped-memory";
 import type { RunningService, ServiceContext } from "@polyvisor/service-kit";
 import { hartThreads } from "./adapters/hart-threads.ts";
 import type { CpuEmulatorConfig } from "./config.ts";
 import { CpuService } from "./core/cpu-service.ts";
 import type { MachinePeers } from "./core/machine.ts";
 
-/** Starts the service. With `peers.sharedMemory` (same process as the memory-manager) it accepts SHARED page leases. */
+/**
+ * Starts the service. With `peers.sharedMemory` (same process as the memory-manager) it accepts SHARED page leases, else
+ * MAPPED ones where this host can map memory.
+ */
 export async function createService(
   config: CpuEmulatorConfig,
   peers: MachinePeers,
   context: ServiceContext,
 ): Promise<RunningService<typeof CPU.definition>> {
-  const service = new CpuService(config, peers, hartThreads, context);
+  const maps = config.mappedLeases && !peers.sharedMemory && mappedMemoryAbsent() === undefined;
+  const service = new CpuService(config, maps ? { mapMemory: openMappedMemory, ...peers } : peers, hartThreads, context);
   return {
     contract: CPU,
     implementation: service.implementation,

@@ -3,6 +3,7 @@ import { byteCount, defineConfig, integer, toggle } from "@polyvisor/service-kit
 /** Configuration of the memory-manager. */
 export interface MemoryManagerConfig {
   readonly sharedLeases: boolean;
+  readonly mappedLeases: boolean;
   readonly maxSpaces: number;
   readonly grantPages: number;
   readonly grantDataBytes: number;
@@ -11,6 +12,7 @@ export interface MemoryManagerConfig {
 
 export const DEFAULT_CONFIG: MemoryManagerConfig = {
   sharedLeases: false,
+  mappedLeases: true,
   maxSpaces: 64,
   grantPages: 1024,
   // As large as a message can be before it delays the ones behind it noticeably (~0.1 ms on a Unix socket).
@@ -23,6 +25,11 @@ export const CONFIG = defineConfig<MemoryManagerConfig>({
     doc: "offer SHARED leases: only useful where the opener runs in this process",
     type: toggle,
     default: DEFAULT_CONFIG.sharedLeases,
+  },
+  mappedLeases: {
+    doc: "offer MAPPED leases to processes of this host, where it can be had (Linux); off: every page goes by message",
+    type: toggle,
+    default: DEFAULT_CONFIG.mappedLeases,
   },
   maxSpaces: { doc: "spaces at a time", type: integer(1, 4096), default: DEFAULT_CONFIG.maxSpaces },
   grantPages: {

@@ -10,6 +10,7 @@ import {
   type LeaseRequest,
   type LeaseResponse,
 } from "@polyvisor/contracts/memory";
+import { mappedMemoryAbsent, openMappedMemory } from "@polyvisor/mapped-memory";
 import { describe, expect, it } from "vitest";
 import { createService, DEFAULT_CONFIG, type MemoryManagerConfig } from "./index.ts";
 import { stillContext } from "./testing/still-context.ts";
@@ -33,7 +34,7 @@ async function start(config: Partial<MemoryManagerConfig> = {}, peers = images({
   const context = stillContext();
   const service = await createService({ ...DEFAULT_CONFIG, ...config }, { images: peers }, context);
   const ram = { base: BASE, bytes: BigInt(pages * PAGE) };
-  await service.implementation.createSpace!({ machine: "m", ram, holderReserveBytes: 65536n });
+  await service.implementation.createSpace!({ machine: "m", ram, holderReserveBytes: 65536n, leaseKinds: [] });
   await service.implementation.setGrants!({ machine: "m", device: "d", grants: [{ range: ram, write: true }] });
   const read = async (address: bigint, length: number) =>
     (await service.implementation.readMemory!({ machine: "m", address, length })).data;
@@ -60,19 +61,20 @@ async function start(config: Partial<MemoryManagerConfig> = {}, peers = images({
   return { ...service, context, read, holders, device };
 }
 
-describe("SHARED leases", () => {
-  const open = (service: Awaited<ReturnType<typeof start>>, accepts: LeaseKind[]) => {
-    const [end, managerEnd] = channelPair<LeaseRequest, LeaseResponse>();
-    service.implementation.lease!(managerEnd);
-    const received: LeaseResponse[] = [];
-    let closed: unknown = "open";
-    end.onMessage((message) => received.push(message));
-    end.onClose((error) => (closed = error?.condition));
-    end.send({ machine: "m", message: { $case: "open", value: { holder: "h", accepts } } });
-    const first = received[0]?.message;
-    return { end, opened: first?.$case === "opened" ? first.value : undefined, closed: () => closed };
-  };
+/** Opens a lease on machine m. */
+function open(service: Awaited<ReturnType<typeof start>>, accepts: LeaseKind[]) {
+  const [end, managerEnd] = channelPair<LeaseRequest, LeaseResponse>();
+  service.implementation.lease!(managerEnd);
+  const received: LeaseResponse[] = [];
+  let closed: unknown = "open";
+  end.onMessage((message) => received.push(message));
+  end.onClose((error) => (closed = error?.condition));
+  end.send({ machine: "m", message: { $case: "open", value: { holder: "h", accepts } } });
+  const first = received[0]?.message;
+  return { end, opened: first?.$case === "opened" ? first.value : undefined, closed: () => closed };
+}
 
+describe("SHARED leases", () => {
   it("opener and configuration allow it → a token for one memory, RAM behind the holder's reserve, DMA sees its stores", async () => {
     const service = await start({ sharedLeases: true });
     const { opened } = open(service, [LeaseKind.SHARED, LeaseKind.COHERENT]);
@@ -103,6 +105,44 @@ describe("SHARED leases", () => {
     holder!.acquire(0, 1, Access.READ);
     settle([holder!]);
     expect(holder!.pages.get(0)!.bytes[0]).toBe(7);
+  });
+});
+
+const absent = mappedMemoryAbsent();
+if (absent) console.log(`MAPPED leases: skipped, ${absent}`);
+describe.skipIf(absent !== undefined)("MAPPED leases", () => {
+  const layout = { offset: 65536, bytes: 256 * PAGE };
+
+  it("whoever maps the token sees DMA, DMA and copies see its stores, two mappings see each other", async () => {
+    const service = await start();
+    const { opened } = open(service, [LeaseKind.MAPPED, LeaseKind.COHERENT]);
+    expect(opened!.kind).toBe(LeaseKind.MAPPED);
+    const [one, two] = [0, 1].map(() => new Uint8Array(openMappedMemory(opened!.sharedToken, layout).buffer, layout.offset));
+    one![5] = 99;
+    const device = service.device();
+    device.read(BASE + 5n, 1);
+    device.write(BASE + 6n, 98);
+    expect(device.answers[0]!.data[0]![0]).toBe(99);
+    expect([...two!.subarray(5, 7)]).toEqual([99, 98]);
+    expect([...(await service.read(BASE + 5n, 2))]).toEqual([99, 98]);
+    expect((await service.implementation.readSpaceStats!({ machine: "m" })).leaseKind).toBe("mapped");
+    await service.implementation.destroySpace!({ machine: "m" });
+    expect(() => openMappedMemory(opened!.sharedToken, layout)).toThrow();
+  });
+  it("leased as MAPPED → an opener of COHERENT alone is refused until the other has left; then it gets the stores", async () => {
+    const service = await start();
+    const { opened, end } = open(service, [LeaseKind.MAPPED]);
+    new Uint8Array(openMappedMemory(opened!.sharedToken, layout).buffer)[layout.offset] = 7;
+    expect(open(service, [LeaseKind.COHERENT]).closed()).toBe("conflict");
+    end.close();
+    const [holder] = service.holders(1);
+    holder!.acquire(0, 1, Access.READ);
+    settle([holder!]);
+    expect(holder!.pages.get(0)!.bytes[0]).toBe(7);
+  });
+  it("configured off → COHERENT", async () => {
+    const service = await start({ mappedLeases: false });
+    expect(open(service, [LeaseKind.MAPPED, LeaseKind.COHERENT]).opened!.kind).toBe(LeaseKind.COHERENT);
   });
 });
 

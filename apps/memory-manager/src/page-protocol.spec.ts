@@ -72,7 +72,7 @@ async function run(steps: readonly Step[]): Promise<void> {
   const service = await createService(DEFAULT_CONFIG, { images: {} as ImagePort }, context);
   const { createSpace, setGrants, lease, dma } = service.implementation;
   const ram = { base: BASE, bytes: BigInt(PAGES * 4096) };
-  await createSpace!({ machine: "m", ram, holderReserveBytes: 0n });
+  await createSpace!({ machine: "m", ram, holderReserveBytes: 0n, leaseKinds: [] });
   await setGrants!({ machine: "m", device: "d", grants: [{ range: ram, write: true }] });
   const holders = [0, 1, 2].map((i) => new HolderModel("m", BASE, `h${i}`));
   for (const { stream } of holders) lease!(stream.managerEnd);

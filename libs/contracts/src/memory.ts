@@ -13,6 +13,12 @@ export interface SharedMemorySource {
   shared(token: string): { memory: WebAssembly.Memory; ramOffset: number; ramBytes: number } | undefined;
 }
 
+/**
+ * How a lease of kind MAPPED finds the memory: maps the memfd that the token names behind `offset` bytes of the holder's own.
+ * Throws ContractError when this process cannot reach it.
+ */
+export type MapMemory = (token: string, layout: { readonly offset: number; readonly bytes: number }) => WebAssembly.Memory;
+
 export const MEMORY = {
   service: "memory-manager",
   definition: MemoryServiceService,

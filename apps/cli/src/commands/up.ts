@@ -31,6 +31,7 @@ interface UpOptions {
   cpu?: string;
   cpus?: string;
   memory?: string;
+  lease?: string;
   network: boolean;
   net?: NicSpec[];
   forward?: ForwardSpec[];
@@ -60,6 +61,7 @@ export function addUpCommand(program: Command, cli: Cli): void {
     .option("--cpu <features>", "h=off: without the hypervisor extension; mmu=sv39, sv48 (default) or sv57: largest page tables; comma between them")
     .option("--cpus <n>", "number of harts, 1 to 8")
     .option("--memory <amount>", "RAM, e.g. 256M")
+    .addOption(new Option("--lease <kind>", "how the harts get at RAM: coherent = every page by message, also where it could be shared").choices(["coherent"]))
     .option("--net <spec>", NIC_HELP, (text: string, all: NicSpec[] = []) => [...all, parseNic(text)])
     .option("--forward <spec>", FORWARD_HELP, (text: string, all: ForwardSpec[] = []) => [...all, parseForward(text)])
     .option("--no-network", "no network interface")
@@ -89,8 +91,8 @@ async function up(cli: Cli, name: string, options: UpOptions): Promise<{ stack: 
 
 /** Does the command line say anything about what the machine is like? */
 function givesSpec(options: UpOptions): boolean {
-  const { box, kernel, append, firmware, disk, engine, deterministic, cpu, cpus, memory, network, net, forward } = options;
-  return !network || [box, kernel, append, firmware, disk, engine, deterministic, cpu, cpus, memory, net, forward].some((option) => option !== undefined);
+  const { box, kernel, append, firmware, disk, engine, deterministic, cpu, cpus, memory, lease, network, net, forward } = options;
+  return !network || [box, kernel, append, firmware, disk, engine, deterministic, cpu, cpus, memory, lease, net, forward].some((option) => option !== undefined);
 }
 
 async function specOf(cli: Cli, stack: Stack, name: string, options: UpOptions): Promise<MachineSpec> {
@@ -111,6 +113,7 @@ async function specOf(cli: Cli, stack: Stack, name: string, options: UpOptions):
     engine: options.engine ?? "",
     deterministic: options.deterministic ?? false,
     cpu: options.cpu ?? "",
+    lease: options.lease ?? "",
     noNetwork: !options.network,
     nics: options.net ?? [],
     forwards: options.forward ?? [],

@@ -55,7 +55,7 @@ export async function start(home: Home, paths: StackPaths, log: Logger): Promise
     const fabric = started(await networkFabric.createService({ ...networkFabric.DEFAULT_CONFIG, stateDir: paths.state }, {}, contextOf("network-fabric")));
     network.bind(host("network-fabric").attach(fabric));
 
-    const manager = started(await memoryManager.createService({ ...memoryManager.DEFAULT_CONFIG, sharedLeases: true }, { images: images.port }, contextOf("memory-manager")));
+    const manager = started(await memoryManager.createService({ ...memoryManager.DEFAULT_CONFIG, sharedLeases: true, mappedLeases: false }, { images: images.port }, contextOf("memory-manager")));
     memory.bind(host("memory-manager").attach(manager));
 
     const bus = started(

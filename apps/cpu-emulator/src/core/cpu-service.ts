@@ -136,7 +136,7 @@ export class CpuService {
     return {
       machines: [...this.#machines.values()].map(({ spec, state, engine }) => `${spec.machine} (${state}, ${engine})`).join(", ") || "none",
       isa: isaString(DEFAULT_FEATURES),
-      leases: this.#peers.sharedMemory ? "shared, coherent" : "coherent",
+      leases: [...(this.#peers.sharedMemory ? ["shared"] : []), ...(this.#peers.mapMemory ? ["mapped"] : []), "coherent"].join(", "),
     };
   }
 

@@ -1,7 +1,7 @@
 import { ContractError, type Channel } from "@polyvisor/contracts";
 import {
   Access, GrantStatus, LeaseKind,
-  type GrantedRange, type LeaseGrant, type LeaseRecall, type LeaseRequest, type LeaseResponse, type MemoryPort, type PageData, type SharedMemorySource,
+  type GrantedRange, type LeaseGrant, type LeaseOpened, type LeaseRecall, type LeaseRequest, type LeaseResponse, type MapMemory, type MemoryPort, type PageData, type SharedMemorySource,
 } from "@polyvisor/contracts/memory";
 import { holderReserveBytes, PAGE_BYTES } from "@polyvisor/machine";
 import { PAGE_STATES } from "./hart-state.ts";
@@ -25,6 +25,8 @@ export interface LeaseOptions {
   readonly memory: MemoryPort;
   /** Set when the memory-manager is in this process: SHARED leases are accepted. */
   readonly sharedMemory: SharedMemorySource | undefined;
+  /** Set where memory of other processes can be mapped: MAPPED leases are accepted. */
+  readonly mapMemory: MapMemory | undefined;
   /** Makes every hart forget its translations; resolves when none can use an old one any more. */
   readonly flushHarts: () => Promise<void>;
   readonly onClose: (reason: string) => void;
@@ -44,8 +46,8 @@ interface Asked {
 }
 
 /**
- * The machine's page lease (memory.proto, Lease). SHARED: RAM is the memory-manager's own shared WebAssembly.Memory and
- * there is nothing more to do. COHERENT: RAM is ours, pages come when a hart asks for them and go when they are recalled;
+ * The machine's page lease (memory.proto, Lease). SHARED and MAPPED: RAM is the memory-manager's own memory, of this process
+ * or mapped into it, and there is nothing more to do. COHERENT: RAM is ours, pages come when a hart asks for them and go when they are recalled;
  * a byte per page says what may be done with it (PAGE_STATES, read by the harts).
  */
 export class PageLease {
@@ -67,63 +69,56 @@ export class PageLease {
   #fetching: bigint | undefined;
   #closed = false;
 
-  static open(options: LeaseOptions): Promise<PageLease> {
+  /** Opens the best kind of lease there is: what cannot be mapped from here (MEM-7) is leased by messages. */
+  static async open(options: LeaseOptions): Promise<PageLease> {
+    try {
+      return await PageLease.#open(options);
+    } catch (error) {
+      if (!(error instanceof MappingFailed)) throw error;
+      return PageLease.#open({ ...options, mapMemory: undefined });
+    }
+  }
+  static #open(options: LeaseOptions): Promise<PageLease> {
     const channel = options.memory.lease();
     return new Promise((resolve, reject) => {
       let lease: PageLease | undefined;
+      let failed: unknown;
       channel.onClose((error) => {
         const reason = error?.message ?? "the memory-manager ended the page lease";
         if (lease) lease.#ended(reason);
-        else reject(error ?? new ContractError("unavailable", `createHarts: ${reason}`));
+        else reject(failed ?? error ?? new ContractError("unavailable", `createHarts: ${reason}`));
       });
       channel.onMessage((response) => {
         try {
           if (lease) return lease.#receive(response);
           if (response.message?.$case !== "opened") throw new ContractError("invalid", "page lease: first answer is not `opened`");
-          lease = new PageLease(options, channel, response.message.value.kind, response.message.value.sharedToken);
+          lease = new PageLease(options, channel, response.message.value);
           resolve(lease);
         } catch (error) {
+          failed = error;
+          if (error instanceof MappingFailed) return channel.close();
           // What a peer sends must not take the process down: the lease ends, and with it the machine.
-          const failure = error instanceof ContractError ? error : new ContractError("internal", `page lease: ${String(error)}`);
-          if (!lease) reject(failure);
-          channel.close(failure);
+          channel.close(error instanceof ContractError ? error : new ContractError("internal", `page lease: ${String(error)}`));
         }
       });
-      const accepts = options.sharedMemory ? [LeaseKind.SHARED, LeaseKind.COHERENT] : [LeaseKind.COHERENT];
+      const accepts: LeaseKind[] = [LeaseKind.COHERENT];
+      if (options.mapMemory) accepts.unshift(LeaseKind.MAPPED);
+      if (options.sharedMemory) accepts.unshift(LeaseKind.SHARED);
       channel.send({ machine: options.machine, message: { $case: "open", value: { holder: "cpu-emulator", accepts } } });
     });
   }
 
-  private constructor(options: LeaseOptions, channel: Channel<LeaseRequest, LeaseResponse>, kind: LeaseKind, token: string) {
+  private constructor(options: LeaseOptions, channel: Channel<LeaseRequest, LeaseResponse>, { kind, sharedToken }: LeaseOpened) {
     this.#options = options;
     this.#channel = channel;
     this.kind = kind;
     const ramBytes = Number(options.ramBytes);
-    const reserve = holderReserveBytes(options.harts);
-    if (kind === LeaseKind.SHARED) {
-      const shared = options.sharedMemory?.shared(token);
-      if (!shared) throw new ContractError("precondition", "page lease: the shared memory of this token is not in this process; offer COHERENT only");
-      if (shared.ramOffset < reserve || shared.ramBytes < ramBytes) {
-        throw new ContractError(
-          "precondition",
-          `page lease: the space reserves ${shared.ramOffset} bytes for the holder and has ${shared.ramBytes} of RAM, but ` +
-            `${options.harts} harts need ${reserve} and ${ramBytes}; create it with holder_reserve_bytes of libs/machine`,
-        );
-      }
-      this.memory = shared.memory;
-      this.ram = { base: options.ramBase, bytes: ramBytes, offset: shared.ramOffset, shared: true };
-    } else {
-      const total = reserve + ramBytes;
-      if (total > MOST_BYTES) {
-        throw new ContractError("out-of-range", `createHarts: RAM (${ramBytes}) and ${options.harts} harts' state (${reserve}) exceed 4 GiB`);
-      }
-      const pages = Math.ceil(total / WASM_PAGE);
-      this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
-      this.ram = { base: options.ramBase, bytes: ramBytes, offset: reserve, shared: false };
-    }
+    const { memory, offset } = memoryOf(options, kind, sharedToken);
+    this.memory = memory;
+    this.ram = { base: options.ramBase, bytes: ramBytes, offset, shared: kind !== LeaseKind.COHERENT };
     this.#states = new Uint8Array(this.memory.buffer, PAGE_STATES, ramBytes / PAGE_BYTES);
     this.#bytes = new Uint8Array(this.memory.buffer, this.ram.offset, ramBytes);
-    this.#touched = new Uint8Array(kind === LeaseKind.SHARED ? 0 : ramBytes / PAGE_BYTES);
+    this.#touched = new Uint8Array(kind === LeaseKind.COHERENT ? ramBytes / PAGE_BYTES : 0);
   }
 
   /** Gets a page for a hart; `done(false)`: it cannot be had (access fault). Page 0 is the first of RAM. */
@@ -283,4 +278,39 @@ export class PageLease {
     for (const request of asked) for (const waiter of request.waiters) waiter.done(false);
     if (!expected) this.#options.onClose(reason);
   }
+}
+
+/** The space is offered as MAPPED, but this process cannot reach it. */
+class MappingFailed extends Error {}
+
+/** The memory that a lease of this kind gives, and where RAM begins in it: behind the harts' state. */
+function memoryOf(options: LeaseOptions, kind: LeaseKind, token: string): { memory: WebAssembly.Memory; offset: number } {
+  const bytes = Number(options.ramBytes);
+  const reserve = holderReserveBytes(options.harts);
+  if (kind === LeaseKind.SHARED) {
+    const shared = options.sharedMemory?.shared(token);
+    if (!shared) throw new ContractError("precondition", "page lease: the shared memory of this token is not in this process; offer COHERENT only");
+    if (shared.ramOffset < reserve || shared.ramBytes < bytes) {
+      throw new ContractError(
+        "precondition",
+        `page lease: the space reserves ${shared.ramOffset} bytes for the holder and has ${shared.ramBytes} of RAM, but ` +
+          `${options.harts} harts need ${reserve} and ${bytes}; create it with holder_reserve_bytes of libs/machine`,
+      );
+    }
+    return { memory: shared.memory, offset: shared.ramOffset };
+  }
+  const total = reserve + bytes;
+  if (total > MOST_BYTES) {
+    throw new ContractError("out-of-range", `createHarts: RAM (${bytes}) and ${options.harts} harts' state (${reserve}) exceed 4 GiB`);
+  }
+  if (kind === LeaseKind.MAPPED && options.mapMemory) {
+    try {
+      return { memory: options.mapMemory(token, { offset: reserve, bytes }), offset: reserve };
+    } catch (cause) {
+      throw new MappingFailed(String(cause), { cause });
+    }
+  }
+  if (kind !== LeaseKind.COHERENT) throw new ContractError("invalid", `page lease: opened as ${kind}, which was not asked for`);
+  const pages = Math.ceil(total / WASM_PAGE);
+  return { memory: new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }), offset: reserve };
 }

@@ -1,7 +1,7 @@
 import { ContractError, type Sink } from "@polyvisor/contracts";
 import { InterruptLine, type CodeLine, type HartEvent, type HartState as HartStateMessage, type InterruptSignal, type PageWalk, type ReadProfileResponse } from "@polyvisor/contracts/cpu";
 import type { DevicePort } from "@polyvisor/contracts/device";
-import type { MemoryPort, SharedMemorySource } from "@polyvisor/contracts/memory";
+import type { MapMemory, MemoryPort, SharedMemorySource } from "@polyvisor/contracts/memory";
 import { HartCells, MachineCells } from "./cells.ts";
 import { MEIP, SEIP } from "./csr.ts";
 import { writeDebugTable } from "./debug/debug-table.ts";
@@ -44,6 +44,7 @@ export interface MachinePeers {
   readonly memory: MemoryPort;
   readonly devices: DevicePort;
   readonly sharedMemory?: SharedMemorySource | undefined;
+  readonly mapMemory?: MapMemory | undefined;
 }
 
 export type MachineState = "created" | "running" | "paused" | "failed" | "destroyed";
@@ -115,6 +116,7 @@ export class Machine {
       ramBytes: spec.ramBytes,
       memory: this.#peers.memory,
       sharedMemory: this.#peers.sharedMemory,
+      mapMemory: this.#peers.mapMemory,
       flushHarts: () => this.#flushHarts(),
       onClose: (reason) => this.#fail(`page lease: ${reason}`),
     });

@@ -38,7 +38,7 @@ export async function bareMachine(options: BareProgram): Promise<BareMachine> {
   const memory = mediated(MEMORY, fakeMemory.implementation);
   const bus = new FakeBus();
   const context = testContext();
-  await memory.createSpace({ machine: id, ram: { base: RAM_BASE, bytes: ramBytes }, holderReserveBytes: BigInt(holderReserveBytes(harts)) });
+  await memory.createSpace({ machine: id, ram: { base: RAM_BASE, bytes: ramBytes }, holderReserveBytes: BigInt(holderReserveBytes(harts)), leaseKinds: [] });
   await memory.populate({ machine: id, address: RAM_BASE, source: { $case: "data", value: options.program }, blobOffset: 0n, length: 0n });
   const service = await createService(
     DEFAULT_CONFIG,

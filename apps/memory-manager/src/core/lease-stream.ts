@@ -6,7 +6,6 @@ import type { Space } from "./space.ts";
 export interface LeaseHost {
   /** Throws "not-found". */
   space(operation: string, machine: string): Space;
-  readonly sharedLeases: boolean;
   leaseLost(space: Space, holder: string, pages: number): void;
 }
 
@@ -21,7 +20,7 @@ export function serveLease(channel: Channel<LeaseResponse, LeaseRequest>, host: 
     }
     const { space, holder } = lease;
     if (!message || message.$case === "open") throw new ContractError("invalid", "lease: already open; send acquire, release or answers");
-    if (!holder) throw new ContractError("precondition", `lease: ${message.$case} on a SHARED lease, which has no page messages`);
+    if (!holder) throw new ContractError("precondition", `lease: ${message.$case} on a lease that is not COHERENT: it has no page messages`);
     const pages = space.coherent();
     if (message.$case === "acquire") pages.acquire(holder, message.value);
     else if (message.$case === "release") pages.release(holder, message.value);
@@ -52,14 +51,12 @@ function open(
   request: { holder: string; accepts: readonly LeaseKind[] },
 ): { space: Space; holder: Holder | undefined } {
   if (space.failed) throw new ContractError("corrupt", `lease: ${space.failed}; destroy the space and create it again`);
-  const kind = space.join(channel, request.accepts, host.sharedLeases);
+  const kind = space.join(channel, request.accepts);
   const { machine, base, bytes } = space.spec;
-  const ram = { base, bytes: BigInt(bytes) };
-  if (kind === LeaseKind.SHARED) {
-    const value = { kind, ram, sharedToken: space.token };
-    const lease = { space, holder: undefined };
+  const value = { kind, ram: { base, bytes: BigInt(bytes) }, sharedToken: space.tokenOf(kind) };
+  if (kind !== LeaseKind.COHERENT) {
     channel.send({ machine, message: { $case: "opened", value } });
-    return lease;
+    return { space, holder: undefined };
   }
   let holder: Holder;
   try {
@@ -68,6 +65,6 @@ function open(
     space.leave(channel);
     throw error;
   }
-  channel.send({ machine, message: { $case: "opened", value: { kind, ram, sharedToken: "" } } });
+  channel.send({ machine, message: { $case: "opened", value } });
   return { space, holder };
 }

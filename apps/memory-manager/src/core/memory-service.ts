@@ -6,6 +6,7 @@ import type { MemoryManagerConfig } from "../config.ts";
 import { serveDma } from "./dma-stream.ts";
 import { serveLease, type LeaseHost } from "./lease-stream.ts";
 import { populate } from "./populate.ts";
+import type { MakeBacking } from "./ram.ts";
 import { parseSpec, sameSpec, Space } from "./space.ts";
 
 /** Bytes in one ReadMemory or WriteMemory. */
@@ -15,18 +16,18 @@ const WAITING_ACQUIRES = 4096;
 
 /** The core: spaces by machine, and the contract's methods over them. */
 export class MemoryService implements LeaseHost, SharedMemorySource {
-  readonly sharedLeases: boolean;
+  readonly #makeBacking: MakeBacking;
   readonly #config: MemoryManagerConfig;
   readonly #images: ImagePort;
   readonly #context: ServiceContext;
   readonly #spaces = new Map<string, Space>();
   #created = 0;
 
-  constructor(config: MemoryManagerConfig, images: ImagePort, context: ServiceContext) {
+  constructor(config: MemoryManagerConfig, images: ImagePort, makeBacking: MakeBacking, context: ServiceContext) {
     this.#config = config;
     this.#images = images;
     this.#context = context;
-    this.sharedLeases = config.sharedLeases;
+    this.#makeBacking = makeBacking;
   }
 
   readonly implementation: Implementation<typeof MEMORY.definition> = {
@@ -40,11 +41,12 @@ export class MemoryService implements LeaseHost, SharedMemorySource {
       if (this.#spaces.size >= this.#config.maxSpaces) {
         throw new ContractError("exhausted", `createSpace: ${this.#spaces.size} spaces exist; destroy one (limit ${this.#config.maxSpaces})`);
       }
-      const { grantPages, grantDataBytes, holderTimeoutMs } = this.#config;
+      const { sharedLeases, grantPages, grantDataBytes, holderTimeoutMs } = this.#config;
       const limits = { grantPages, grantDataBytes, waitingAcquires: WAITING_ACQUIRES };
       const deadline = { clock: this.#context.clock, ms: holderTimeoutMs };
       const token = `memory:${spec.machine}#${++this.#created}`;
-      this.#spaces.set(spec.machine, new Space(spec, token, limits, deadline));
+      const backing = this.#makeBacking({ offset: spec.reserveBytes, bytes: spec.bytes });
+      this.#spaces.set(spec.machine, new Space(spec, backing, token, sharedLeases, limits, deadline));
       this.#fact(spec.machine, "space-created", { ramBytes: spec.bytes });
       return {};
     },
@@ -102,7 +104,7 @@ export class MemoryService implements LeaseHost, SharedMemorySource {
     this.#spaces.clear();
   }
   describe(): Record<string, string> {
-    return { spaces: String(this.#spaces.size), sharedLeases: String(this.sharedLeases) };
+    return { spaces: String(this.#spaces.size), sharedLeases: String(this.#config.sharedLeases) };
   }
   #fact(machine: string, fact: string, data: Record<string, unknown>): void {
     this.#context.events.publish({ machine, service: "memory-manager", fact, data });

@@ -6,10 +6,28 @@ export const WASM_PAGE_BYTES = 65536;
 /** wasm32 reaches 4 GiB; the holder's reserve and RAM share it. */
 export const MEMORY_LIMIT_BYTES = 4 * 1024 ** 3;
 
-/**
- * The backing of one space: a shared WebAssembly.Memory that the host commits lazily, RAM behind the holder's reserve.
- * In a process of its own the reserve is never touched and costs nothing.
- */
+/** Where a space's bytes lie: a shared WebAssembly.Memory, RAM behind the holder's reserve. */
+export interface Backing {
+  readonly memory: WebAssembly.Memory;
+  /** Set when other processes can map RAM: what they open it with. */
+  readonly token?: string;
+  close?(): void;
+}
+
+/** Makes the backing of a new space. Sizes are checked: multiples of the Wasm page and of the guest page, at most 4 GiB together. */
+export type MakeBacking = (layout: { readonly offset: number; readonly bytes: number }) => Backing;
+
+/** Memory of this process. The host commits it lazily: in a process of its own the reserve is never touched and costs nothing. */
+export const privateBacking: MakeBacking = ({ offset, bytes }) => {
+  const wasmPages = Math.ceil((offset + bytes) / WASM_PAGE_BYTES);
+  try {
+    return { memory: new WebAssembly.Memory({ initial: wasmPages, maximum: wasmPages, shared: true }) };
+  } catch (cause) {
+    throw new ContractError("exhausted", `the host cannot reserve ${offset + bytes} bytes for the space: destroy other spaces or ask for less RAM`, { cause });
+  }
+};
+
+/** RAM of one space, and what is known about its pages. */
 export class Ram {
   readonly memory: WebAssembly.Memory;
   readonly ramOffset: number;
@@ -21,21 +39,11 @@ export class Ram {
   sharedOut = false;
   readonly #fenceCell = new Int32Array(new SharedArrayBuffer(4));
 
-  /** Sizes are checked by the caller: multiples of the Wasm page and of the guest page, at most 4 GiB together. */
-  constructor(base: bigint, ramBytes: number, reserveBytes: number) {
-    const wasmPages = Math.ceil((reserveBytes + ramBytes) / WASM_PAGE_BYTES);
-    try {
-      this.memory = new WebAssembly.Memory({ initial: wasmPages, maximum: wasmPages, shared: true });
-    } catch (cause) {
-      throw new ContractError(
-        "exhausted",
-        `the host cannot reserve ${reserveBytes + ramBytes} bytes for the space: destroy other spaces or ask for less RAM`,
-        { cause },
-      );
-    }
+  constructor(base: bigint, ramBytes: number, reserveBytes: number, memory: WebAssembly.Memory) {
+    this.memory = memory;
     this.ramOffset = reserveBytes;
     this.pages = ramBytes / PAGE_BYTES;
-    this.view = new RamView(this.memory.buffer, reserveBytes, ramBytes, base);
+    this.view = new RamView(memory.buffer, reserveBytes, ramBytes, base);
     this.touched = new PageBitmap(this.pages);
   }
 

@@ -10,7 +10,7 @@ import { pageAligned } from "@polyvisor/guest-memory";
 import { CoherentPages, type AccessSegment, type CoherentLimits } from "./coherent-pages.ts";
 import { DeviceGrants } from "./grants.ts";
 import type { Deadline, Holder } from "./holder.ts";
-import { MEMORY_LIMIT_BYTES, Ram, WASM_PAGE_BYTES } from "./ram.ts";
+import { MEMORY_LIMIT_BYTES, Ram, WASM_PAGE_BYTES, type Backing } from "./ram.ts";
 import { newCounters } from "./stats.ts";
 
 /** What a space was created with; the same again is the same space. */
@@ -19,11 +19,18 @@ export interface SpaceSpec {
   readonly base: bigint;
   readonly bytes: number;
   readonly reserveBytes: number;
+  /** Kinds as which it may be leased, the best first. */
+  readonly kinds: readonly LeaseKind[];
 }
+
+const KINDS_BEST_FIRST = [LeaseKind.SHARED, LeaseKind.MAPPED, LeaseKind.COHERENT] as const;
+const KIND_NAMES = new Map<LeaseKind, string>([[LeaseKind.SHARED, "shared"], [LeaseKind.MAPPED, "mapped"], [LeaseKind.COHERENT, "coherent"]]);
+
+const nameOf = (kind: LeaseKind): string => KIND_NAMES.get(kind) ?? "none";
 
 /** Checks a request to the letter: everything behind this line may rely on it. */
 export function parseSpec(request: CreateSpaceRequest): SpaceSpec {
-  const { machine, ram, holderReserveBytes } = request;
+  const { machine, ram, holderReserveBytes, leaseKinds } = request;
   const refuse = (what: string) => new ContractError("invalid", `createSpace ${machine}: ${what}`);
   if (machine.length === 0 || machine.length > 128) throw refuse("the machine id must have 1 to 128 characters");
   if (!ram || ram.bytes === 0n) throw refuse("no RAM; give a base and a size");
@@ -36,11 +43,13 @@ export function parseSpec(request: CreateSpaceRequest): SpaceSpec {
     throw refuse(`RAM and reserve are ${total} bytes together; at most ${MEMORY_LIMIT_BYTES} (one WebAssembly memory)`);
   }
   if (ram.base + ram.bytes > 1n << 56n) throw refuse("RAM ends beyond 2^56, the end of RISC-V physical addresses (Sv39, 4.4)");
-  return { machine, base: ram.base, bytes: Number(ram.bytes), reserveBytes: Number(holderReserveBytes) };
+  if (leaseKinds.some((kind) => !KIND_NAMES.has(kind))) throw refuse(`lease_kinds ${leaseKinds.join(", ")}; there are ${[...KIND_NAMES.keys()].join(", ")}`);
+  const kinds = KINDS_BEST_FIRST.filter((kind) => leaseKinds.length === 0 || leaseKinds.includes(kind));
+  return { machine, base: ram.base, bytes: Number(ram.bytes), reserveBytes: Number(holderReserveBytes), kinds };
 }
 
 export function sameSpec(a: SpaceSpec, b: SpaceSpec): boolean {
-  return a.base === b.base && a.bytes === b.bytes && a.reserveBytes === b.reserveBytes;
+  return a.base === b.base && a.bytes === b.bytes && a.reserveBytes === b.reserveBytes && a.kinds.join() === b.kinds.join();
 }
 
 /** One machine's guest-physical memory: backing, leases, grants, counters. */
@@ -49,8 +58,10 @@ export class Space {
   readonly ram: Ram;
   readonly grants = new DeviceGrants();
   readonly counters = newCounters();
+  readonly #backing: Backing;
   /** What a SHARED lease is redeemed with; never used for another space. */
   readonly token: string;
+  readonly #offers: readonly LeaseKind[];
   readonly #limits: CoherentLimits;
   readonly #deadline: Deadline;
   readonly #leases = new Set<Channel<LeaseResponse, LeaseRequest>>();
@@ -58,12 +69,15 @@ export class Space {
   #kind: LeaseKind = LeaseKind.UNSPECIFIED;
   destroyed = false;
 
-  constructor(spec: SpaceSpec, token: string, limits: CoherentLimits, deadline: Deadline) {
+  constructor(spec: SpaceSpec, backing: Backing, token: string, sharedLeases: boolean, limits: CoherentLimits, deadline: Deadline) {
     this.spec = spec;
     this.token = token;
+    this.#backing = backing;
     this.#limits = limits;
     this.#deadline = deadline;
-    this.ram = new Ram(spec.base, spec.bytes, spec.reserveBytes);
+    this.ram = new Ram(spec.base, spec.bytes, spec.reserveBytes, backing.memory);
+    const possible = { [LeaseKind.SHARED]: sharedLeases, [LeaseKind.MAPPED]: backing.token !== undefined, [LeaseKind.COHERENT]: true };
+    this.#offers = spec.kinds.filter((kind) => possible[kind as keyof typeof possible]);
   }
 
   get failed(): string | undefined {
@@ -85,19 +99,25 @@ export class Space {
     return Number(address - this.spec.base);
   }
 
-  /** Joins the space's lease group: SHARED and COHERENT never meet on one space. */
-  join(channel: Channel<LeaseResponse, LeaseRequest>, accepts: readonly LeaseKind[], shared: boolean): LeaseKind {
-    const wants = (kind: LeaseKind) => accepts.includes(kind) && (this.#kind === LeaseKind.UNSPECIFIED || this.#kind === kind);
-    const offers = shared || this.#kind === LeaseKind.SHARED;
-    if (offers && wants(LeaseKind.SHARED)) this.#kind = LeaseKind.SHARED;
-    else if (wants(LeaseKind.COHERENT)) this.#kind = LeaseKind.COHERENT;
-    else if (this.#kind !== LeaseKind.UNSPECIFIED) {
-      const kind = this.#kind === LeaseKind.SHARED ? "SHARED" : "COHERENT";
-      throw new ContractError("conflict", `lease: ${this.spec.machine} is leased as ${kind}, which the opener does not accept`);
-    } else throw new ContractError("precondition", "lease: none of the kinds the opener accepts is offered here; accept COHERENT");
+  /** Joins the space's lease group with the best kind that both sides have; kinds never meet on one space. */
+  join(channel: Channel<LeaseResponse, LeaseRequest>, accepts: readonly LeaseKind[]): LeaseKind {
+    const { machine } = this.spec;
+    const present = this.#kind;
+    const kind = this.#offers.find((offered) => accepts.includes(offered) && (present === LeaseKind.UNSPECIFIED || present === offered));
+    if (kind === undefined && present !== LeaseKind.UNSPECIFIED) {
+      throw new ContractError("conflict", `lease: ${machine} is leased as ${nameOf(present)}, which the opener does not accept`);
+    }
+    if (kind === undefined) {
+      throw new ContractError("precondition", `lease: ${machine} is offered as ${this.#offers.map((offered) => nameOf(offered)).join(", ") || "nothing"}; the opener accepts none of it`);
+    }
+    this.#kind = kind;
     this.#leases.add(channel);
-    if (this.#kind === LeaseKind.SHARED) this.ram.sharedOut = true;
-    return this.#kind;
+    if (kind !== LeaseKind.COHERENT) this.ram.sharedOut = true;
+    return kind;
+  }
+  /** What the holder of a lease of this kind finds RAM with. */
+  tokenOf(kind: LeaseKind): string {
+    return kind === LeaseKind.SHARED ? this.token : kind === LeaseKind.MAPPED ? this.#backing.token! : "";
   }
   leave(channel: Channel<LeaseResponse, LeaseRequest>): void {
     if (this.#leases.delete(channel) && this.#leases.size === 0) this.#kind = LeaseKind.UNSPECIFIED;
@@ -136,6 +156,7 @@ export class Space {
     this.destroyed = true;
     this.#coherent?.fail("the space is destroyed");
     for (const channel of this.#leases) channel.close(); // each leaves the set as it closes: allowed while iterating a Set
+    this.#backing.close?.();
   }
 
   stats(): ReadSpaceStatsResponse {
@@ -153,7 +174,7 @@ export class Space {
       dmaBytes: big(c.dmaBytes),
       dmaDenied: big(c.dmaDenied),
       forwardedAccesses: big(c.forwardedAccesses),
-      leaseKind: this.#kind === LeaseKind.SHARED ? "shared" : this.#kind === LeaseKind.COHERENT ? "coherent" : "none",
+      leaseKind: nameOf(this.#kind),
     };
   }
 }

@@ -24,6 +24,7 @@ export function checkSpec(spec: MachineSpec | undefined): MachineSpec {
   for (const [field, digest] of [["kernel", spec.kernelDigest], ["initrd", spec.initrdDigest], ["disk", spec.diskDigest]] as const) {
     if (digest && !DIGEST.test(digest)) throw invalid(`${field} digest "${digest.slice(0, 80)}"; expected sha256:<64 hex digits>`);
   }
+  if (!["", "coherent"].includes(spec.lease)) throw invalid(`lease "${spec.lease.slice(0, 80)}"; expected coherent, or nothing for the best there is`);
   if (spec.firmware && !["builtin", "none"].includes(spec.firmware) && !DIGEST.test(spec.firmware)) {
     throw invalid(`firmware "${spec.firmware.slice(0, 80)}"; expected builtin, none or sha256:<64 hex digits>`);
   }

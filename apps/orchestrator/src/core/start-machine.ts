@@ -1,5 +1,6 @@
 import { asContractError, ContractError, messages } from "@polyvisor/contracts";
 import { Disk, type Box } from "@polyvisor/contracts/image";
+import { LeaseKind } from "@polyvisor/contracts/memory";
 import type { MachineSpec } from "@polyvisor/contracts/orchestrator";
 import { holderReserveBytes } from "@polyvisor/machine";
 import type { Clock } from "@polyvisor/service-kit";
@@ -62,8 +63,11 @@ export async function startMachine(input: StartInput): Promise<LiveMachine> {
       machine,
       ram: { base: plan.ramBase, bytes: plan.ramBytes },
       holderReserveBytes: BigInt(holderReserveBytes(plan.harts)),
+      leaseKinds: spec.lease === "coherent" ? [LeaseKind.COHERENT] : [],
     }),
   );
+  const loaded = loadFiles(peers, machine, plan); // while disk, harts and board are made
+  loaded.catch(() => {}); // reported where it is waited for
   if (disk && !input.disk) {
     await step("disk", disk.id, () =>
       peers.images.createDisk({ disk: Disk.fromPartial(disk) }).then(() => input.diskCreated(disk)),
@@ -92,7 +96,10 @@ export async function startMachine(input: StartInput): Promise<LiveMachine> {
     ),
   );
   input.boardReady();
-  await step("memory", plan.placements.map((placement) => placement.what).join(", "), () => populate(peers, machine, plan, deviceTree));
+  await step("memory", plan.placements.map((placement) => placement.what).join(", "), async () => {
+    await loaded;
+    await peers.memory.populate({ machine, address: plan.deviceTree, source: { $case: "data", value: deviceTree }, blobOffset: 0n, length: 0n });
+  });
 
   const live = new LiveMachine({
     name: machine,
@@ -168,7 +175,8 @@ function createHarts(peers: OrchestratorPeers, spec: MachineSpec, plan: BootPlan
   );
 }
 
-async function populate(peers: OrchestratorPeers, machine: string, plan: BootPlan, deviceTree: Uint8Array): Promise<void> {
+/** Kernel, initrd, firmware into memory. */
+async function loadFiles(peers: OrchestratorPeers, machine: string, plan: BootPlan): Promise<void> {
   await Promise.all(
     plan.placements.map(({ digest, address, blobOffset, length }) =>
       peers.memory.populate(
@@ -177,8 +185,6 @@ async function populate(peers: OrchestratorPeers, machine: string, plan: BootPla
       ),
     ),
   );
-  const source = { $case: "data" as const, value: deviceTree };
-  await peers.memory.populate({ machine, address: plan.deviceTree, source, blobOffset: 0n, length: 0n });
 }
 
 /** Waits for the agent. A guest that ends or says nothing in time fails the start, with the end of its serial console. */

@@ -127,7 +127,7 @@ function onSpace(
     title,
     async run(port, environment) {
       const machine = environment.unique("mem");
-      await port.createSpace({ machine, ram: RAM, holderReserveBytes: 0n });
+      await port.createSpace({ machine, ram: RAM, holderReserveBytes: 0n, leaseKinds: [] });
       try {
         await run(port, machine, environment);
       } finally {
@@ -154,20 +154,20 @@ export const MEMORY_SUITE: ConformanceSuite<typeof MEMORY.definition> = {
   cases: [
     onSpace("MEM-1", "createSpace again with the same shape → the same space; with another shape → already-exists", async (port, machine) => {
       await port.writeMemory({ machine, address: BASE, data: Uint8Array.of(42) });
-      await port.createSpace({ machine, ram: RAM, holderReserveBytes: 0n });
+      await port.createSpace({ machine, ram: RAM, holderReserveBytes: 0n, leaseKinds: [] });
       assert.equal(await readU8(port, machine, 0), 42);
-      await fails(port.createSpace({ machine, ram: { ...RAM, bytes: RAM.bytes * 2n }, holderReserveBytes: 0n }), "already-exists");
+      await fails(port.createSpace({ machine, ram: { ...RAM, bytes: RAM.bytes * 2n }, holderReserveBytes: 0n, leaseKinds: [] }), "already-exists");
     }),
     onSpace("MEM-1", "shapes that cannot work → invalid, and nothing is created", async (port, _machine, environment) => {
       const machine = environment.unique("bad");
       const bad = [
-        { machine, ram: undefined, holderReserveBytes: 0n },
-        { machine, ram: { base: BASE + 1n, bytes: 4096n }, holderReserveBytes: 0n },
-        { machine, ram: { base: BASE, bytes: 0n }, holderReserveBytes: 0n },
-        { machine, ram: { base: BASE, bytes: 4097n }, holderReserveBytes: 0n },
-        { machine, ram: RAM, holderReserveBytes: 4096n },
-        { machine, ram: { base: BASE, bytes: 5n << 32n }, holderReserveBytes: 0n },
-        { machine: "", ram: RAM, holderReserveBytes: 0n },
+        { machine, ram: undefined, holderReserveBytes: 0n, leaseKinds: [] },
+        { machine, ram: { base: BASE + 1n, bytes: 4096n }, holderReserveBytes: 0n, leaseKinds: [] },
+        { machine, ram: { base: BASE, bytes: 0n }, holderReserveBytes: 0n, leaseKinds: [] },
+        { machine, ram: { base: BASE, bytes: 4097n }, holderReserveBytes: 0n, leaseKinds: [] },
+        { machine, ram: RAM, holderReserveBytes: 4096n, leaseKinds: [] },
+        { machine, ram: { base: BASE, bytes: 5n << 32n }, holderReserveBytes: 0n, leaseKinds: [] },
+        { machine: "", ram: RAM, holderReserveBytes: 0n, leaseKinds: [] },
       ];
       for (const request of bad) await fails(port.createSpace(request), "invalid");
       assert.ok(!(await port.listSpaces({})).machines.includes(machine));
@@ -267,6 +267,32 @@ export const MEMORY_SUITE: ConformanceSuite<typeof MEMORY.definition> = {
       const lost = new TestHolder(port, environment, environment.unique("none"));
       lost.say({ $case: "open", value: { holder: "x", accepts: [LeaseKind.COHERENT] } });
       assert.equal((await environment.within(5000, lost.closed, "the end of the stream"))?.condition, "not-found");
+    }),
+    onSpace("MEM-7", "MAPPED where it is offered names a memfd; who cannot map it closes the stream and is given COHERENT", async (port, machine, environment) => {
+      for (let round = 0; round < 20; round++) {
+        const first = new TestHolder(port, environment, machine);
+        const { kind, sharedToken } = await first.open([LeaseKind.MAPPED, LeaseKind.COHERENT]);
+        if (kind === LeaseKind.MAPPED) assert.match(sharedToken, /^[1-9]\d*:\d+:[\w.-]+$/);
+        else assert.equal(kind, LeaseKind.COHERENT);
+        first.channel.close();
+        const second = new TestHolder(port, environment, machine);
+        assert.equal((await second.open()).kind, LeaseKind.COHERENT);
+        second.channel.close();
+      }
+    }),
+    onSpace("MEM-7", "a space for COHERENT leases alone → no other kind is given", async (port, _machine, environment) => {
+      const machine = environment.unique("kinds");
+      const request = { machine, ram: RAM, holderReserveBytes: 0n, leaseKinds: [LeaseKind.COHERENT] };
+      await port.createSpace(request);
+      try {
+        await fails(port.createSpace({ ...request, leaseKinds: [] }), "already-exists");
+        const holder = new TestHolder(port, environment, machine);
+        assert.equal((await holder.open([LeaseKind.SHARED, LeaseKind.MAPPED, LeaseKind.COHERENT])).kind, LeaseKind.COHERENT);
+        holder.channel.close();
+      } finally {
+        await port.destroySpace({ machine });
+      }
+      await fails(port.createSpace({ ...request, leaseKinds: [7 as LeaseKind] }), "invalid");
     }),
     onSpace("MEM-8", "acquire → the page and perhaps more up to page_count; zero pages carry no data", async (port, machine, environment) => {
       await port.writeMemory({ machine, address: addressOf(2), data: Uint8Array.of(5) });

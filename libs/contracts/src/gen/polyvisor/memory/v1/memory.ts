@@ -79,6 +79,8 @@ export const LeaseKind = {
   SHARED: 1,
   /** COHERENT - page protocol */
   COHERENT: 2,
+  /** MAPPED - same host: RAM lies in a file that the holder maps, no page messages */
+  MAPPED: 3,
 } as const;
 
 export type LeaseKind = typeof LeaseKind[keyof typeof LeaseKind];
@@ -87,6 +89,7 @@ export namespace LeaseKind {
   export type UNSPECIFIED = typeof LeaseKind.UNSPECIFIED;
   export type SHARED = typeof LeaseKind.SHARED;
   export type COHERENT = typeof LeaseKind.COHERENT;
+  export type MAPPED = typeof LeaseKind.MAPPED;
 }
 
 export function leaseKindFromJSON(object: any): LeaseKind {
@@ -100,6 +103,9 @@ export function leaseKindFromJSON(object: any): LeaseKind {
     case 2:
     case "LEASE_KIND_COHERENT":
       return LeaseKind.COHERENT;
+    case 3:
+    case "LEASE_KIND_MAPPED":
+      return LeaseKind.MAPPED;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum LeaseKind");
   }
@@ -113,6 +119,8 @@ export function leaseKindToJSON(object: LeaseKind): string {
       return "LEASE_KIND_SHARED";
     case LeaseKind.COHERENT:
       return "LEASE_KIND_COHERENT";
+    case LeaseKind.MAPPED:
+      return "LEASE_KIND_MAPPED";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum LeaseKind");
   }
@@ -241,6 +249,8 @@ export interface CreateSpaceRequest {
     | undefined;
   /** Space before RAM in a shared mapping that belongs to the holder (hart state, decode caches). Lazily committed. */
   holderReserveBytes: bigint;
+  /** as which the space may be leased; empty: as any */
+  leaseKinds: LeaseKind[];
 }
 
 export interface CreateSpaceResponse {
@@ -324,7 +334,7 @@ export interface ReadSpaceStatsResponse {
   dmaDenied: bigint;
   /** DMA parts served by a holder */
   forwardedAccesses: bigint;
-  /** shared|coherent|none */
+  /** shared|mapped|coherent|none */
   leaseKind: string;
 }
 
@@ -403,7 +413,10 @@ export interface LeaseOpened {
   ram:
     | MemoryRange
     | undefined;
-  /** SHARED: handed to the SharedMemorySource of this process */
+  /**
+   * SHARED: handed to the SharedMemorySource of this process.
+   * MAPPED: "<pid>:<fd>:<name>", the file /proc/<pid>/fd/<fd>, a memfd of that name and of the size of RAM (MEM-7).
+   */
   sharedToken: string;
 }
 
@@ -596,7 +609,7 @@ export const MemoryRange: MessageFns<MemoryRange> = {
 };
 
 function createBaseCreateSpaceRequest(): CreateSpaceRequest {
-  return { machine: "", ram: undefined, holderReserveBytes: 0n };
+  return { machine: "", ram: undefined, holderReserveBytes: 0n, leaseKinds: [] };
 }
 
 export const CreateSpaceRequest: MessageFns<CreateSpaceRequest> = {
@@ -612,6 +625,13 @@ export const CreateSpaceRequest: MessageFns<CreateSpaceRequest> = {
         throw new globalThis.Error("value provided for field message.holderReserveBytes of type uint64 too large");
       }
       writer.uint32(24).uint64(message.holderReserveBytes);
+    }
+    if (message.leaseKinds.length !== 0) {
+      writer.uint32(34).fork();
+      for (const v of message.leaseKinds) {
+        writer.int32(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -653,6 +673,24 @@ export const CreateSpaceRequest: MessageFns<CreateSpaceRequest> = {
             message.holderReserveBytes = reader.uint64() as bigint;
             continue;
           }
+          case 4: {
+            if (tag === 32) {
+              message.leaseKinds.push(reader.int32() as any);
+
+              continue;
+            }
+
+            if (tag === 34) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.leaseKinds.push(reader.int32() as any);
+              }
+
+              continue;
+            }
+
+            break;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -674,6 +712,11 @@ export const CreateSpaceRequest: MessageFns<CreateSpaceRequest> = {
         : isSet(object.holder_reserve_bytes)
         ? BigInt(object.holder_reserve_bytes)
         : 0n,
+      leaseKinds: globalThis.Array.isArray(object?.leaseKinds)
+        ? object.leaseKinds.map((e: any) => leaseKindFromJSON(e))
+        : globalThis.Array.isArray(object?.lease_kinds)
+        ? object.lease_kinds.map((e: any) => leaseKindFromJSON(e))
+        : [],
     };
   },
 
@@ -688,6 +731,9 @@ export const CreateSpaceRequest: MessageFns<CreateSpaceRequest> = {
     if (message.holderReserveBytes !== 0n) {
       obj.holderReserveBytes = message.holderReserveBytes.toString();
     }
+    if (message.leaseKinds?.length) {
+      obj.leaseKinds = message.leaseKinds.map((e) => leaseKindToJSON(e));
+    }
     return obj;
   },
 
@@ -701,6 +747,7 @@ export const CreateSpaceRequest: MessageFns<CreateSpaceRequest> = {
     message.holderReserveBytes = (object.holderReserveBytes !== undefined && object.holderReserveBytes !== null)
       ? BigInt(object.holderReserveBytes)
       : 0n;
+    message.leaseKinds = object.leaseKinds?.map((e) => e) || [];
     return message;
   },
 };

@@ -138,6 +138,8 @@ export interface MachineSpec {
   cpu: string;
   /** ports of the host that lead to the machine while it runs */
   forwards: ForwardSpec[];
+  /** how harts hold RAM: "coherent" = by page messages also where memory could be shared; empty: the best there is */
+  lease: string;
   /** of disk_digest: empty = the disk's bytes; the index of a chunked disk needs disk_bytes, too */
   diskMediaType: string;
 }
@@ -546,6 +548,7 @@ function createBaseMachineSpec(): MachineSpec {
     nics: [],
     cpu: "",
     forwards: [],
+    lease: "",
     diskMediaType: "",
   };
 }
@@ -611,6 +614,9 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     }
     for (const v of message.forwards) {
       ForwardSpec.encode(v!, writer.uint32(178).fork()).join();
+    }
+    if (message.lease !== "") {
+      writer.uint32(186).string(message.lease);
     }
     if (message.diskMediaType !== "") {
       writer.uint32(242).string(message.diskMediaType);
@@ -775,6 +781,14 @@ export const MachineSpec: MessageFns<MachineSpec> = {
             message.forwards.push(ForwardSpec.decode(reader, reader.uint32()));
             continue;
           }
+          case 23: {
+            if (tag !== 186) {
+              break;
+            }
+
+            message.lease = reader.string();
+            continue;
+          }
           case 30: {
             if (tag !== 242) {
               break;
@@ -847,6 +861,7 @@ export const MachineSpec: MessageFns<MachineSpec> = {
       forwards: globalThis.Array.isArray(object?.forwards)
         ? object.forwards.map((e: any) => ForwardSpec.fromJSON(e))
         : [],
+      lease: isSet(object.lease) ? globalThis.String(object.lease) : "",
       diskMediaType: isSet(object.diskMediaType)
         ? globalThis.String(object.diskMediaType)
         : isSet(object.disk_media_type)
@@ -911,6 +926,9 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     if (message.forwards?.length) {
       obj.forwards = message.forwards.map((e) => ForwardSpec.toJSON(e));
     }
+    if (message.lease !== "") {
+      obj.lease = message.lease;
+    }
     if (message.diskMediaType !== "") {
       obj.diskMediaType = message.diskMediaType;
     }
@@ -942,6 +960,7 @@ export const MachineSpec: MessageFns<MachineSpec> = {
     message.nics = object.nics?.map((e) => NicSpec.fromPartial(e)) || [];
     message.cpu = object.cpu ?? "";
     message.forwards = object.forwards?.map((e) => ForwardSpec.fromPartial(e)) || [];
+    message.lease = object.lease ?? "";
     message.diskMediaType = object.diskMediaType ?? "";
     return message;
   },

@@ -1,0 +1,1 @@
+export { createMappedMemory, mappedMemoryAbsent, openMappedMemory, type MappedLayout, type MappedMemory } from "./mapped-memory.ts";
