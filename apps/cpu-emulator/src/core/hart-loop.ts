@@ -12,6 +12,7 @@ import { Profile } from "./profile.ts";
 import type { Privileged } from "./privileged.ts";
 import { HartState } from "./sbi/hsm.ts";
 import { enterSupervisor } from "./sbi/sbi.ts";
+import { HaltPoll } from "./spin.ts";
 
 /** Engines by the names of CreateHarts and SetEngine; the index goes through ENGINE_WANTED. */
 export const ENGINES = ["interpreter", "reference", "dynamic"] as const;
@@ -51,6 +52,7 @@ export class HartLoop {
   readonly #cells: HartCells;
   readonly #core: Privileged;
   readonly #profile: Profile;
+  readonly #poll = new HaltPoll();
   /** Deterministic time: count of instructions at which interrupts are looked at next. */
   #nextLook = -1;
   readonly #engines = new Map<EngineName, Engine>();
@@ -184,15 +186,26 @@ export class HartLoop {
   }
   /** Asleep until somebody asks for attention, or for `ms`. A WFI that ends early is within the specification. */
   #sleep(ms: number): void {
-    const cells = this.#cells;
-    this.#idle(() => this.#parts.mailbox.block(() => Atomics.wait(cells.i32, ATTENTION >> 2, 0, ms)));
+    const words = this.#cells.i32;
+    const slept = this.#idle((start) =>
+      this.#parts.mailbox.block(() => {
+        for (const end = start + Math.min(this.#poll.windowMs, ms); this.#parts.time.hostMs() < end; Atomics.pause()) {
+          if (Atomics.load(words, ATTENTION >> 2) !== 0) return;
+        }
+        Atomics.wait(words, ATTENTION >> 2, 0, ms);
+      }),
+    );
+    this.#poll.waited(slept);
   }
-  #idle(sleep: () => void): void {
+  /** Answers how long it was, in milliseconds. */
+  #idle(sleep: (start: number) => void): number {
     const { f64 } = this.#cells;
     const start = (f64[PARK_MS >> 3] = this.#parts.time.hostMs());
-    sleep();
-    f64[IDLE_MS >> 3]! += this.#parts.time.hostMs() - start;
+    sleep(start);
+    const slept = this.#parts.time.hostMs() - start;
+    f64[IDLE_MS >> 3]! += slept;
     f64[PARK_MS >> 3] = 0;
+    return slept;
   }
 
   /** SBI HSM: false while the hart is stopped (after a sleep), true once it has been started. */

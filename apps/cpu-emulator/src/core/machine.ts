@@ -25,7 +25,7 @@ import {
 } from "./mailbox.ts";
 import { Privileged } from "./privileged.ts";
 import { HartState } from "./sbi/hsm.ts";
-import { SpinWait } from "./spin.ts";
+import { glance, HaltPoll, SpinWait } from "./spin.ts";
 
 export interface MachineSpec {
   readonly machine: string;
@@ -407,26 +407,31 @@ export class Machine {
   async #serveExits(): Promise<void> {
     const words = this.#cells.i32;
     const spin = new SpinWait(800); // ~25 µs: this thread has other work
+    const poll = new HaltPoll();
     let awakeUntil = 0;
+    let quietSince = 0;
     for (let rounds = 0; this.state !== "destroyed" && this.state !== "failed"; rounds++) {
       const seen = Atomics.load(words, DOORBELL >> 2);
       Atomics.store(words, HOST_ASLEEP >> 2, 0);
       let rang = false;
       for (const { exits } of this.#harts) rang = exits.drain() || rang;
       if (this.#debugger && this.#harts.some(({ cells }) => Atomics.load(cells.i32, STOP_KIND >> 2) !== 0)) this.#debugger.stopped();
-      if (this.#harts.some(({ exits }) => exits.waiting)) {
+      if (rang) {
+        if (quietSince !== 0) poll.waited(this.#host.hostMs() - quietSince);
+        quietSince = 0;
         // The answer comes over a socket: stay awake for it and for the next exit, see SpinWait.
-        if (rang) awakeUntil = this.#host.hostMs() + AWAKE_MS;
-      } else if (rang && awakeUntil === 0) {
+        if (this.#harts.some(({ exits }) => exits.waiting)) awakeUntil = this.#host.hostMs() + AWAKE_MS;
         // A hart that was answered at once often asks again at once.
-        spin.until(words, DOORBELL >> 2, seen);
+        else spin.until(words, DOORBELL >> 2, seen);
       }
-      if (awakeUntil !== 0) {
-        if (this.#host.hostMs() < awakeUntil) {
-          await this.#host.turn();
+      if (Atomics.load(words, DOORBELL >> 2) === seen) {
+        const now = this.#host.hostMs();
+        if (quietSince === 0) quietSince = now;
+        if (now < awakeUntil || now < quietSince + poll.windowMs) {
+          rounds = 0;
+          if (!glance(words, DOORBELL >> 2, seen)) await this.#host.turn();
           continue;
         }
-        awakeUntil = 0;
       }
       Atomics.store(words, HOST_ASLEEP >> 2, 1);
       const rung = Atomics.waitAsync(words, DOORBELL >> 2, seen);

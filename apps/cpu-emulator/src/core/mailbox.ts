@@ -117,7 +117,7 @@ export class HartMailbox {
   readonly #cells: HartCells;
   readonly #machine: MachineCells;
   #sequence = 0;
-  readonly #spin = new SpinWait(400); // ~12 µs: an answer from this process; from another one it takes longer
+  readonly #spin = new SpinWait(1500); // ~45 µs: an answer from this process, whose thread may be in a turn of its event loop; from another one it takes longer
   /** What to do about requests that arrive while the hart sleeps in a waiting exit; set by the hart loop. */
   serveWhileBlocked: () => void = () => {};
 

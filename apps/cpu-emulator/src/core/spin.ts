@@ -27,3 +27,32 @@ export class SpinWait {
     return false;
   }
 }
+
+/** Looks for about 6 µs whether a word changes: between two turns of an event loop that polls. */
+export function glance(words: Int32Array, index: number, value: number): boolean {
+  for (let round = 0; round < 200; round++) {
+    if (Atomics.load(words, index) !== value) return true;
+    Atomics.pause();
+  }
+  return false;
+}
+
+/** Waits up to this long are worth looking for; KVM's default on x86. */
+const LONGEST_POLL_MS = 0.2;
+const FIRST_POLL_MS = 0.02;
+
+/**
+ * How long to look before a sleep, learnt from the sleeps before (Linux, Documentation/virt/kvm/halt-polling.rst): longer after a
+ * sleep that looking would have spared, not at all after one that it would not. So who does I/O is woken at once, and who is
+ * idle costs nothing.
+ */
+export class HaltPoll {
+  /** For the next sleep. */
+  windowMs = 0;
+
+  /** Tells how long the wait was, looking included. */
+  waited(ms: number): void {
+    if (ms > LONGEST_POLL_MS) this.windowMs = 0;
+    else if (ms > this.windowMs) this.windowMs = Math.min(Math.max(FIRST_POLL_MS, 2 * ms), LONGEST_POLL_MS);
+  }
+}
