@@ -3,3 +3,4 @@ export * from "./contract.ts";
 export * from "./errors.ts";
 export * from "./local.ts";
 export * from "./port.ts";
+export * from "./byte-pool.ts";

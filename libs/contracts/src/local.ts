@@ -1,4 +1,5 @@
 import { Lane, MediationChain, NO_MEDIATION, type Counters, type Direction, type Handling, type MediationPoint } from "@polyvisor/mediation";
+import { keepTakenBytes } from "./byte-pool.ts";
 import { channelPair, type Channel } from "./channel.ts";
 import { machineOf, type Contract, type MethodContract } from "./contract.ts";
 import { asContractError, ContractError } from "./errors.ts";
@@ -153,9 +154,10 @@ function openChannel(call: MediatedCall, firstRequest: unknown, bidi: boolean, o
     toCore.lane.enter(() => coreSide.close(error));
   });
   coreSide.onClose((error) => toCaller.lane.enter(() => callerSide.close(error)));
-  coreSide.onMessage((message) =>
-    chain.pass(responsePoint, (responses ??= chain.countersOf(responsePoint, machine)), machine, message, toCaller),
-  );
+  coreSide.onMessage((message) => {
+    if (chain.mediator.active) keepTakenBytes();
+    chain.pass(responsePoint, (responses ??= chain.countersOf(responsePoint, machine)), machine, message, toCaller);
+  });
   const start = (...args: unknown[]) => {
     try {
       core(...args);
@@ -171,6 +173,7 @@ function openChannel(call: MediatedCall, firstRequest: unknown, bidi: boolean, o
         machine = id;
         requests = responses = undefined;
       }
+      if (chain.mediator.active) keepTakenBytes();
       chain.pass(requestPoint, (requests ??= chain.countersOf(requestPoint, machine)), machine, message, toCore);
     });
   } else {

@@ -1,10 +1,11 @@
-import { constants, fstat, fsync, ftruncate, open as openFd, read as readFd, statSync, write as writeFd, writev as writevFd, close as closeFd, type Stats } from "node:fs";
+import { constants, fdatasync, fdatasyncSync, fstat, ftruncate, open as openFd, read as readFd, readSync, statSync, write as writeFd, writeSync, writev as writevFd, close as closeFd, type Stats } from "node:fs";
 import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { createHash, randomUUID } from "node:crypto";
 import { dirname, join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { promisify } from "node:util";
 import { nodeInflateRaw, nodeUnzstdPrefix, nodeZstd } from "./node-compression.ts";
+import { Promptness } from "./promptness.ts";
 import { SqliteCatalogue } from "./sqlite-catalogue.ts";
 import { StorageError, type File, type Files, type Lock, type Storage } from "../core/files.ts";
 
@@ -12,7 +13,8 @@ import { StorageError, type File, type Files, type Lock, type Storage } from "..
 const fd = {
   open: promisify(openFd),
   stat: promisify(fstat) as (fd: number) => Promise<Stats>,
-  sync: promisify(fsync),
+  /** With the length, where it has changed; without times, which would cost the journal a transaction. */
+  sync: promisify(fdatasync),
   truncate: promisify(ftruncate),
   close: promisify(closeFd),
   read: (handle: number, target: Uint8Array, position: number): Promise<number> =>
@@ -63,6 +65,7 @@ function isAlive(pid: number): boolean {
 
 export class NodeFiles implements Files {
   readonly #root: string;
+  readonly #promptness = { cache: new Promptness(), device: new Promptness() };
   constructor(root: string) {
     this.#root = root;
   }
@@ -72,10 +75,10 @@ export class NodeFiles implements Files {
     return guarded(`${mode} ${path}`, async () => {
       if (mode === "create") {
         const create = (): Promise<number> => fd.open(full, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
-        return new NodeFile(path, (await withFolder(full, create)).value, 0);
+        return new NodeFile(path, (await withFolder(full, create)).value, 0, this.#promptness);
       }
       const handle = await fd.open(full, mode === "read" ? constants.O_RDONLY : constants.O_RDWR);
-      return new NodeFile(path, handle, (await fd.stat(handle)).size);
+      return new NodeFile(path, handle, (await fd.stat(handle)).size, this.#promptness);
     });
   }
 
@@ -140,13 +143,21 @@ export class NodeFiles implements Files {
   }
 }
 
+/** Of what the page cache answers, and of what waits for the device. */
+interface FilePromptness {
+  readonly cache: Promptness;
+  readonly device: Promptness;
+}
+
 class NodeFile implements File {
   bytes: number;
   readonly #path: string;
   readonly #fd: number;
+  readonly #promptness: FilePromptness;
   #closed = false;
 
-  constructor(path: string, handle: number, bytes: number) {
+  constructor(path: string, handle: number, bytes: number, promptness: FilePromptness) {
+    this.#promptness = promptness;
     this.#path = path;
     this.#fd = handle;
     this.bytes = bytes;
@@ -170,6 +181,31 @@ class NodeFile implements File {
       for (let done = 0; done < data.length; ) done += await fd.write(this.#fd, data.subarray(done), position + done);
       this.bytes = Math.max(this.bytes, position + data.length);
     });
+  }
+
+  readNow(position: number, target: Uint8Array): boolean {
+    return this.#promptness.cache.run(() =>
+      guardedNow(`read ${this.#path}`, () => {
+        for (let done = 0; done < target.length; ) {
+          const n = readSync(this.#fd, target, done, target.length - done, position + done);
+          if (n === 0) return void target.fill(0, done);
+          done += n;
+        }
+      }),
+    );
+  }
+
+  writeNow(position: number, data: Uint8Array): boolean {
+    return this.#promptness.cache.run(() =>
+      guardedNow(`write ${this.#path}`, () => {
+        for (let done = 0; done < data.length; ) done += writeSync(this.#fd, data, done, data.length - done, position + done);
+        this.bytes = Math.max(this.bytes, position + data.length);
+      }),
+    );
+  }
+
+  syncNow(): boolean {
+    return this.#promptness.device.run(() => guardedNow(`sync ${this.#path}`, () => fdatasyncSync(this.#fd)));
   }
 
   writeAll(position: number, pieces: readonly Uint8Array[]): Promise<void> {
@@ -240,12 +276,24 @@ async function guarded<T>(operation: string, run: () => Promise<T>): Promise<T> 
   try {
     return await run();
   } catch (error) {
-    if (error instanceof StorageError) throw error;
-    const code = codeOf(error);
-    const message = `${operation}: ${(error as Error).message}`;
-    if (code === "ENOENT") throw new StorageError("not-found", message, { cause: error });
-    if (code === "ENOSPC" || code === "EDQUOT" || code === "EFBIG") throw new StorageError("no-space", message, { cause: error });
-    if (code === "EEXIST" || code === "ENOTEMPTY") throw new StorageError("exists", message, { cause: error });
-    throw new StorageError("io", message, { cause: error });
+    throw storageError(operation, error);
   }
+}
+
+function guardedNow(operation: string, run: () => void): void {
+  try {
+    run();
+  } catch (error) {
+    throw storageError(operation, error);
+  }
+}
+
+function storageError(operation: string, error: unknown): StorageError {
+  if (error instanceof StorageError) return error;
+  const code = codeOf(error);
+  const message = `${operation}: ${(error as Error).message}`;
+  if (code === "ENOENT") return new StorageError("not-found", message, { cause: error });
+  if (code === "ENOSPC" || code === "EDQUOT" || code === "EFBIG") return new StorageError("no-space", message, { cause: error });
+  if (code === "EEXIST" || code === "ENOTEMPTY") return new StorageError("exists", message, { cause: error });
+  return new StorageError("io", message, { cause: error });
 }

@@ -174,6 +174,15 @@ class S3File implements File {
   }
   async sync(): Promise<void> {}
   async close(): Promise<void> {}
+  readNow(): boolean {
+    return false;
+  }
+  writeNow(): boolean {
+    return false;
+  }
+  syncNow(): boolean {
+    return true;
+  }
   async write(): Promise<void> {
     throw new StorageError("io", "an object does not change");
   }

@@ -4,8 +4,10 @@ import type { ChunkSource } from "./chunk-source.ts";
 /** What lies below a disk's own layers: read-only bytes; past their end, zeros. A plain blob's `File` is one. */
 export interface BaseImage {
   readonly bytes: number;
-  /** Fills `target`, which holds zeros, from `position`. */
+  /** Fills `target` from `position`. */
   read(position: number, target: Uint8Array): Promise<void>;
+  /** The same before it returns, where what is needed is at hand. False: not done; `target` may have been written to. */
+  readNow(position: number, target: Uint8Array): boolean;
   close(): Promise<void>;
 }
 
@@ -37,26 +39,52 @@ export class ChunkedBase implements BaseImage {
   }
 
   async read(position: number, target: Uint8Array): Promise<void> {
-    const { chunkBytes } = this.#stack;
-    const end = Math.min(position + target.length, this.bytes);
-    if (position >= end) return;
-    const first = Math.floor(position / chunkBytes);
-    const last = Math.floor((end - 1) / chunkBytes);
+    const { first, last, end } = this.#range(position, target);
     const wanted: Promise<Uint8Array | undefined>[] = [];
     for (let chunk = first; chunk <= last; chunk++) {
       this.#learn?.touch(chunk);
       wanted.push(this.#source.chunk(this.#stack, chunk));
     }
+    this.#follow(position, end, last);
+    const contents = await Promise.all(wanted);
+    for (const [i, content] of contents.entries()) this.#copy(content, first + i, position, target);
+  }
+
+  readNow(position: number, target: Uint8Array): boolean {
+    const { first, last, end } = this.#range(position, target);
+    for (let chunk = first; chunk <= last; chunk++) {
+      const content = this.#source.chunkNow(this.#stack, chunk);
+      if (content === "away") return false;
+      this.#copy(content, chunk, position, target);
+    }
+    for (let chunk = first; chunk <= last; chunk++) this.#learn?.touch(chunk);
+    this.#follow(position, end, last);
+    return true;
+  }
+
+  /** The chunks of a read; none (`last` before `first`) behind the end. */
+  #range(position: number, target: Uint8Array): { first: number; last: number; end: number } {
+    const { chunkBytes } = this.#stack;
+    const end = Math.min(position + target.length, this.bytes);
+    const first = Math.floor(position / chunkBytes);
+    return { first, last: end > position ? Math.floor((end - 1) / chunkBytes) : first - 1, end };
+  }
+
+  /** Puts a chunk's part of a read where it belongs, zeros included. */
+  #copy(content: Uint8Array | undefined, chunk: number, position: number, target: Uint8Array): void {
+    const { chunkBytes } = this.#stack;
+    const start = chunk * chunkBytes;
+    const from = Math.max(position, start);
+    const to = Math.min(position + target.length, start + chunkBytes);
+    const part = content?.subarray(from - start, to - start);
+    if (part) target.set(part, from - position);
+    target.fill(0, from - position + (part?.length ?? 0), to - position);
+  }
+
+  #follow(position: number, end: number, last: number): void {
     this.#streak = position === this.#expectedNext ? this.#streak + 1 : 0;
     if (this.#streak >= STREAK) this.#readAhead(last);
     this.#expectedNext = end;
-    const contents = await Promise.all(wanted);
-    for (const [i, content] of contents.entries()) {
-      if (!content) continue;
-      const start = (first + i) * chunkBytes;
-      const from = Math.max(position, start);
-      target.set(content.subarray(from - start, Math.min(end, start + content.length) - start), from - position);
-    }
   }
 
   /** Has a chunk unpacked soon; that it cannot be had is the business of whoever really reads it. */

@@ -34,6 +34,13 @@ export class ChunkMap {
     this.#file = file;
   }
 
+  /** Whether the states of these chunks are readable at once. */
+  loaded(firstChunk: number, lastChunk: number): boolean {
+    const last = Math.floor(lastChunk / CHUNKS_PER_PAGE);
+    for (let page = Math.floor(firstChunk / CHUNKS_PER_PAGE); page <= last; page++) if (!this.#pages.has(page)) return false;
+    return true;
+  }
+
   /** Makes the states of these chunks readable at once. */
   async load(firstChunk: number, lastChunk: number): Promise<void> {
     const last = Math.floor(lastChunk / CHUNKS_PER_PAGE);
@@ -80,6 +87,17 @@ export class ChunkMap {
     } catch (error) {
       for (const page of pages.keys()) this.#dirty.add(page);
       throw error;
+    }
+  }
+
+  /** The same before it returns. False: not done, or not to the end; the pages count as changed again. */
+  writeNow(pages: ReadonlyMap<number, Uint8Array>): boolean {
+    let done = pages.size === 0;
+    try {
+      if (!done) done = [...pages].every(([page, bytes]) => this.#file.writeNow(page * PAGE_BYTES, bytes)) && this.#file.syncNow();
+      return done;
+    } finally {
+      if (!done) this.putBack(pages);
     }
   }
 

@@ -25,14 +25,19 @@ const CACHED_BYTES = 64 * 1024 * 1024;
 /** Chunks whose frames are asked for together when a boot is replayed: about 2 MiB. */
 const PREFETCH_GROUP = 128;
 
+interface CachedChunk {
+  readonly loading: Promise<Uint8Array>;
+  content?: Uint8Array;
+}
+
 /** Index chains by digest, and the cache of unpacked chunks that all disks share. */
 export class ChunkSource {
   readonly #blobs: BlobStore;
   readonly #ranges: BlobRanges;
   readonly #newHash: () => Hash;
   readonly #zstd: Zstd;
-  /** Chunks by blob and offset, least recently used first; those on their way are in it too. */
-  readonly #cache = new Map<string, Promise<Uint8Array>>();
+  /** Chunks by blob and offset, least recently used first; those on their way are in it too, without `content`. */
+  readonly #cache = new Map<string, CachedChunk>();
   #cachedBytes = 0;
 
   constructor(parts: { blobs: BlobStore; ranges: BlobRanges; newHash: () => Hash; zstd: Zstd }) {
@@ -75,22 +80,34 @@ export class ChunkSource {
 
   /** The content of a chunk; undefined: zeros. What comes is shared and must not be changed. */
   async chunk(stack: StackedIndex, chunk: number): Promise<Uint8Array | undefined> {
+    const found = this.#find(stack, chunk);
+    if (!found) return undefined;
+    if (found.cached) return found.cached.loading;
+    const { layer, entry, key } = found;
+    const loading = this.#load({ blob: layer.data, offset: entry.offset, length: entry.length, expected: toHex(entry.sha256), contentBytes: layer.contentBytes(chunk) });
+    this.#remember(key, loading, stack.chunkBytes);
+    return loading;
+  }
+
+  /** The same from memory; "away" where that has it not. */
+  chunkNow(stack: StackedIndex, chunk: number): Uint8Array | undefined | "away" {
+    const found = this.#find(stack, chunk);
+    return found ? (found.cached?.content ?? "away") : undefined;
+  }
+
+  #find(stack: StackedIndex, chunk: number): { layer: DiskIndex; entry: { offset: number; length: number; sha256: Uint8Array }; key: string; cached: CachedChunk | undefined } | undefined {
     const place = stack.place(chunk);
     if (!place) return undefined;
     const layer = stack.layers[place.layer] as DiskIndex;
-    const { offset, length, sha256 } = layer.entry(place.entry);
-    if (length === 0) return undefined;
-    const key = `${layer.data.digest}@${offset}`;
+    const entry = layer.entry(place.entry);
+    if (entry.length === 0) return undefined;
+    const key = `${layer.data.digest}@${entry.offset}`;
     const cached = this.#cache.get(key);
     if (cached) {
       this.#cache.delete(key);
       this.#cache.set(key, cached);
-      return cached;
     }
-    const expected = toHex(sha256);
-    const loading = this.#load({ blob: layer.data, offset, length, expected, contentBytes: layer.contentBytes(chunk) });
-    this.#remember(key, loading, stack.chunkBytes);
-    return loading;
+    return { layer, entry, key, cached };
   }
 
   /** Brings the frames of chunks nearer, in the order given, a group at a time. */
@@ -128,14 +145,18 @@ export class ChunkSource {
   }
 
   #remember(key: string, loading: Promise<Uint8Array>, bytes: number): void {
-    this.#cache.set(key, loading);
+    const chunk: CachedChunk = { loading };
+    this.#cache.set(key, chunk);
     this.#cachedBytes += bytes;
-    // A chunk that could not be had is asked for again.
-    loading.catch(() => {
-      if (this.#cache.get(key) !== loading) return;
-      this.#cache.delete(key);
-      this.#cachedBytes -= bytes;
-    });
+    loading.then(
+      (content) => (chunk.content = content),
+      () => {
+        // A chunk that could not be had is asked for again.
+        if (this.#cache.get(key) !== chunk) return;
+        this.#cache.delete(key);
+        this.#cachedBytes -= bytes;
+      },
+    );
     for (const oldest of this.#cache.keys()) {
       if (this.#cachedBytes <= CACHED_BYTES) break;
       this.#cache.delete(oldest);

@@ -25,6 +25,10 @@ export interface File {
   /** Fills `target` from `position`; what lies past the end reads as zero. */
   read(position: number, target: Uint8Array): Promise<void>;
   write(position: number, data: Uint8Array): Promise<void>;
+  /** {@link read}, {@link write}, {@link sync} before they return, where that will hardly keep anybody waiting. False: not done, use those. */
+  readNow(position: number, target: Uint8Array): boolean;
+  writeNow(position: number, data: Uint8Array): boolean;
+  syncNow(): boolean;
   /** Several pieces, one after another, in one operation. */
   writeAll(position: number, pieces: readonly Uint8Array[]): Promise<void>;
   /** Sets the length; a longer file grows by a hole. */

@@ -11,6 +11,8 @@ export interface FrozenLayer {
 /** Owners of a chunk, beside layer numbers from 1: the base, and nobody (it is zero). */
 const BASE = 0;
 const ZERO = 255;
+/** The page of the table is not made yet. */
+const UNKNOWN = -1;
 /** Frozen layers of one disk: what a byte can number. */
 export const MAX_FROZEN_LAYERS = 200;
 
@@ -38,24 +40,47 @@ export class FrozenLayers implements BaseImage {
   }
 
   async read(position: number, target: Uint8Array): Promise<void> {
-    const end = Math.min(position + target.length, this.bytes);
+    const pageOf = (at: number): number => Math.floor(at / CHUNK_BYTES / CHUNKS_PER_PAGE);
+    for (let page = pageOf(position); page <= pageOf(Math.min(position + target.length, this.bytes) - 1); page++) {
+      if (!this.#owners.has(page)) await this.#page(page);
+    }
     const parts: Promise<void>[] = [];
+    for (const { at, part, owner } of this.#runs(position, target)) {
+      if (owner === ZERO || (owner === BASE && !this.#base)) part.fill(0);
+      else parts.push(this.#owner(owner).read(at, part));
+    }
+    await Promise.all(parts);
+  }
+
+  readNow(position: number, target: Uint8Array): boolean {
+    for (const { at, part, owner } of this.#runs(position, target)) {
+      if (owner === UNKNOWN) return false;
+      if (owner === ZERO || (owner === BASE && !this.#base)) part.fill(0);
+      else if (!this.#owner(owner).readNow(at, part)) return false;
+    }
+    return true;
+  }
+
+  /** The parts of a read, as far as one layer goes each, within a page; what lies past the end becomes zero. */
+  *#runs(position: number, target: Uint8Array): Generator<{ at: number; part: Uint8Array; owner: number }, void> {
+    const end = Math.min(position + target.length, this.bytes);
     for (let at = position; at < end; ) {
       const chunk = Math.floor(at / CHUNK_BYTES);
       const page = Math.floor(chunk / CHUNKS_PER_PAGE);
-      const owners = this.#owners.get(page) ?? (await this.#page(page));
-      const owner = owners[chunk % CHUNKS_PER_PAGE] as number;
-      // As far as the same layer goes on, within the page.
+      const owners = this.#owners.get(page);
+      const owner = owners ? (owners[chunk % CHUNKS_PER_PAGE] as number) : UNKNOWN;
       const pageEnd = Math.min(end, (page + 1) * CHUNKS_PER_PAGE * CHUNK_BYTES);
       let stop = (chunk + 1) * CHUNK_BYTES;
-      while (stop < pageEnd && owners[(stop / CHUNK_BYTES) % CHUNKS_PER_PAGE] === owner) stop += CHUNK_BYTES;
+      while (stop < pageEnd && owners && owners[(stop / CHUNK_BYTES) % CHUNKS_PER_PAGE] === owner) stop += CHUNK_BYTES;
       stop = Math.min(stop, pageEnd);
-      const part = target.subarray(at - position, stop - position);
-      if (owner === BASE) parts.push(this.#readBase(at, part));
-      else if (owner !== ZERO) parts.push((this.#layers[owner - 1] as FrozenLayer).data.read(at, part));
+      yield { at, part: target.subarray(at - position, stop - position), owner };
       at = stop;
     }
-    await Promise.all(parts);
+    if (end < position + target.length) target.fill(0, Math.max(0, end - position));
+  }
+
+  #owner(owner: number): BaseImage {
+    return owner === BASE ? (this.#base as BaseImage) : (this.#layers[owner - 1] as FrozenLayer).data;
   }
 
   /** The ranges that the layers change over the base, in order; `zero`: they read as zero. */
@@ -79,10 +104,6 @@ export class FrozenLayers implements BaseImage {
 
   async close(): Promise<void> {
     await Promise.allSettled([...this.#layers.flatMap(({ data, map }) => [data.close(), map.close()]), this.#base?.close()]);
-  }
-
-  async #readBase(position: number, target: Uint8Array): Promise<void> {
-    await this.#base?.read(position, target);
   }
 
   /** Bottom to top: what a layer does not have keeps its owner. */

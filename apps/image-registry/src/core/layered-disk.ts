@@ -1,3 +1,4 @@
+import { giveBytesBack, takeBytes } from "@polyvisor/contracts";
 import type { BaseImage } from "./base-image.ts";
 import { CHUNK_BYTES, CHUNKS_PER_PAGE, ChunkMap, ChunkState } from "./chunk-map.ts";
 import { StorageError, type File } from "./files.ts";
@@ -41,21 +42,31 @@ export class LayeredDisk {
     this.#layers = { ...parts, states: new ChunkMap(parts.map) };
   }
 
+  /** The bytes are the caller's, to give back to the pool when he has done with them. */
   async read(position: number, length: number): Promise<Uint8Array> {
     const { states, data, base } = this.#layers;
-    const target = new Uint8Array(length);
-    const end = position + length;
-    await states.load(chunkOf(position), chunkOf(end - 1));
-    // Runs of chunks in the same state are read at once.
-    for (let at = position; at < end; ) {
-      const state = states.get(chunkOf(at));
-      let stop = chunkEnd(at);
-      while (stop < end && states.get(chunkOf(stop)) === state) stop += CHUNK_BYTES;
-      stop = Math.min(stop, end);
-      const part = target.subarray(at - position, stop - position);
+    const target = takeBytes(length);
+    await states.load(chunkOf(position), chunkOf(position + length - 1));
+    for (const { at, part, state } of runs(states, position, target)) {
       if (state === ChunkState.DATA) await data.read(at, part);
-      else if (state === ChunkState.BASE) await base?.read(at, part);
-      at = stop;
+      else if (state === ChunkState.BASE && base) await base.read(at, part);
+      else part.fill(0);
+    }
+    return target;
+  }
+
+  /** The same before it returns, where everything is at hand; else undefined. */
+  readNow(position: number, length: number): Uint8Array | undefined {
+    const { states, data, base } = this.#layers;
+    if (!states.loaded(chunkOf(position), chunkOf(position + length - 1))) return undefined;
+    const target = takeBytes(length);
+    for (const { at, part, state } of runs(states, position, target)) {
+      const from = state === ChunkState.DATA ? data : state === ChunkState.BASE ? base : undefined;
+      if (!from) part.fill(0);
+      else if (!from.readNow(at, part)) {
+        giveBytesBack(target);
+        return undefined;
+      }
     }
     return target;
   }
@@ -80,6 +91,18 @@ export class LayeredDisk {
       }
       for (let chunk = first; chunk <= last; chunk++) states.set(chunk, ChunkState.DATA);
     });
+  }
+
+  /** The same before it returns, where no other write is in the way and nothing has to be copied up. False: not done. */
+  writeNow(position: number, data: Uint8Array): boolean {
+    const end = position + data.length;
+    const first = chunkOf(position);
+    const last = chunkOf(end - 1);
+    const { states, data: file } = this.#layers;
+    if (!this.#writes.free(first, last) || !states.loaded(first, last) || !this.#isWhole(position) || !this.#isWhole(end)) return false;
+    if (!file.writeNow(position, data)) return false;
+    for (let chunk = first; chunk <= last; chunk++) states.set(chunk, ChunkState.DATA);
+    return true;
   }
 
   /** Reads as zero afterwards. Whole chunks cost a mark only. */
@@ -114,7 +137,7 @@ export class LayeredDisk {
   /** Everything answered before is durable when this resolves. Flushes that wait for a running one become one. */
   flush(): Promise<void> {
     if (!this.#flushing) {
-      this.#flushing = this.#flushNow().finally(() => (this.#flushing = undefined));
+      this.#flushing = this.#flush().finally(() => (this.#flushing = undefined));
       return this.#flushing;
     }
     this.#nextFlush ??= this.#flushing
@@ -150,37 +173,83 @@ export class LayeredDisk {
     });
   }
 
-  async #flushNow(): Promise<void> {
-    // After a failed sync the kernel may have forgotten what it could not write: a second try would lie.
+  /** The same before it returns, where no other flush is on and the files are prompt. False: not done. */
+  flushNow(): boolean {
+    if (this.#flushing || this.#syncFailure !== undefined) return false;
+    const { states, data } = this.#layers;
+    const marks = states.takeDirty();
+    try {
+      if (!data.syncNow()) {
+        states.putBack(marks);
+        return false;
+      }
+    } catch (error) {
+      throw this.#dataLost(marks, error);
+    }
+    try {
+      return states.writeNow(marks);
+    } catch (error) {
+      throw this.#marksLost(error);
+    }
+  }
+
+  async #flush(): Promise<void> {
     if (this.#syncFailure !== undefined) throw this.#syncFailure;
     const { states, data } = this.#layers;
     const marks = states.takeDirty();
     try {
       await data.sync();
     } catch (error) {
-      states.putBack(marks);
-      this.#syncFailure = error;
-      throw error;
+      throw this.#dataLost(marks, error);
     }
     try {
       await states.write(marks);
     } catch (error) {
-      // A full disk refuses the write itself and loses nothing: the flush may be tried again.
-      if (!(error instanceof StorageError && error.problem === "no-space")) this.#syncFailure = error;
-      throw error;
+      throw this.#marksLost(error);
     }
+  }
+
+  /** After a failed sync the kernel may have forgotten what it could not write: a second try would lie. */
+  #dataLost(marks: ReadonlyMap<number, Uint8Array>, error: unknown): unknown {
+    this.#layers.states.putBack(marks);
+    this.#syncFailure = error;
+    return error;
+  }
+
+  /** A full disk refuses the write itself and loses nothing: the flush may be tried again. */
+  #marksLost(error: unknown): unknown {
+    if (!(error instanceof StorageError && error.problem === "no-space")) this.#syncFailure = error;
+    return error;
   }
 
   /** The bytes of the first chunk that stand before `position` and are not in `data` yet. */
   async #copyUpTo(position: number): Promise<Uint8Array> {
     const start = Math.floor(position / CHUNK_BYTES) * CHUNK_BYTES;
-    return position === start || this.#layers.states.get(chunkOf(position)) === ChunkState.DATA ? NOTHING : this.read(start, position - start);
+    return this.#isWhole(position) ? NOTHING : this.read(start, position - start);
   }
 
   /** The bytes of the last chunk that stand after `end` and are not in `data` yet. */
   async #copyUpFrom(end: number): Promise<Uint8Array> {
     const stop = Math.min(Math.ceil(end / CHUNK_BYTES) * CHUNK_BYTES, this.bytes);
-    return end === stop || this.#layers.states.get(chunkOf(end - 1)) === ChunkState.DATA ? NOTHING : this.read(end, stop - end);
+    return this.#isWhole(end) ? NOTHING : this.read(end, stop - end);
+  }
+
+  /** Whether a write may begin or end here without its chunk's other bytes: it is a chunk's border, or they are in `data`. */
+  #isWhole(position: number): boolean {
+    return position % CHUNK_BYTES === 0 || position === this.bytes || this.#layers.states.get(chunkOf(position)) === ChunkState.DATA;
+  }
+}
+
+/** A read in runs of chunks that are in the same state. */
+function* runs(states: ChunkMap, position: number, target: Uint8Array): Generator<{ at: number; part: Uint8Array; state: ChunkState }, void> {
+  const end = position + target.length;
+  for (let at = position; at < end; ) {
+    const state = states.get(chunkOf(at));
+    let stop = chunkEnd(at);
+    while (stop < end && states.get(chunkOf(stop)) === state) stop += CHUNK_BYTES;
+    stop = Math.min(stop, end);
+    yield { at, part: target.subarray(at - position, stop - position), state };
+    at = stop;
   }
 }
 

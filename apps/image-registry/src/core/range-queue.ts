@@ -19,6 +19,12 @@ export class RangeQueue {
     }
   }
 
+  /** Whether an operation of this range would run without waiting. */
+  free(first: number, last: number): boolean {
+    for (const active of this.#active) if (active.first <= last && first <= active.last) return false;
+    return true;
+  }
+
   /** Resolves when everything that runs or waits now is over. */
   async idle(): Promise<void> {
     await Promise.all([...this.#active].map((o) => o.done));

@@ -19,6 +19,7 @@ interface Node {
 export class MemoryFiles implements Files {
   readonly nodes = new Map<string, Node>();
   readonly #locks = new Set<string>();
+  promptOperations = 0;
   /** Called before every write and sync; throws to make it fail. */
   beforeWrite: (path: string) => void = () => {};
   beforeSync: (path: string) => void = () => {};
@@ -105,6 +106,26 @@ class MemoryFile implements File {
     this.#files.beforeWrite(this.#path);
     if (position + copy.length > this.#node.cache.length) await this.truncate(position + copy.length);
     this.#node.cache.set(copy, position);
+  }
+  /** Every third operation in all is not done at once. */
+  readNow(position: number, target: Uint8Array): boolean {
+    if (++this.#files.promptOperations % 3 === 0) return false;
+    target.fill(0);
+    target.set(this.#node.cache.subarray(position, position + target.length));
+    return true;
+  }
+  writeNow(position: number, data: Uint8Array): boolean {
+    if (++this.#files.promptOperations % 3 === 0 || position + data.length > this.#node.cache.length) return false;
+    this.#files.beforeChange(this.#path);
+    this.#files.beforeWrite(this.#path);
+    this.#node.cache.set(data, position);
+    return true;
+  }
+  syncNow(): boolean {
+    if (++this.#files.promptOperations % 3 === 0) return false;
+    this.#files.beforeSync(this.#path);
+    this.#node.durable = this.#node.cache.slice();
+    return true;
   }
   async writeAll(position: number, pieces: readonly Uint8Array[]): Promise<void> {
     let at = position;
