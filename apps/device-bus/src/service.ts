@@ -15,6 +15,7 @@ export async function createService(
     {
       peers,
       clock: context.clock,
+      afterTurn: (run) => void setImmediate(run),
       random: hostEntropy,
       log: context.log,
       fact: (machine, fact, data) => context.events.publish({ machine, service: DEVICE.service, fact, data }),

@@ -221,7 +221,8 @@ export class DriverQueue {
         this.#done.delete(head);
         return used;
       }
-      await new Promise<void>((resolve) => void queueMicrotask(resolve));
+      // Now and then a turn of the event loop: a device may leave it to others.
+      await new Promise<void>((resolve) => void (turn % 50 === 49 ? setImmediate(resolve) : queueMicrotask(resolve)));
     }
     throw new Error(`the device has not used chain ${head}`);
   }

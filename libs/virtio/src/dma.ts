@@ -12,12 +12,20 @@ export interface DmaResult {
   readonly data: readonly Uint8Array[];
 }
 
+/** A value that is there already, or will be. Who goes on with {@link soon} loses no turn when it is. */
+export type Soon<T> = T | Promise<T>;
+
+export function soon<T, R>(value: Soon<T>, next: (value: T) => R): Soon<Awaited<R>> {
+  return (value instanceof Promise ? value.then(next) : next(value)) as Soon<Awaited<R>>;
+}
+
 /**
  * How a device reaches guest memory: one round trip per call, so callers batch. Segments take effect in order, calls
- * in the order they are made. Never rejects. Buffers given for writing must not change until the answer.
+ * in the order they are made. Never rejects. Buffers given for writing must not change until the answer, which is there
+ * at once when the memory is in this process.
  */
 export interface Dma {
-  transfer(segments: readonly DmaSegment[]): Promise<DmaResult>;
+  transfer(segments: readonly DmaSegment[]): Soon<DmaResult>;
 }
 
 const NOTHING = new Uint8Array(0);

@@ -216,4 +216,25 @@ describe("split virtqueue (virtio 1.2, 2.7)", () => {
       { numRuns: 300 },
     );
   });
+
+  it("gives back together what was answered at once, with one interrupt, and says when its bytes are needed no more", async () => {
+    const { memory, queue, descriptor, offer, usedIndex, interrupts } = setup();
+    for (let index = 0; index < 3; index++) descriptor(index, BASE + BigInt(DATA + index * 16), 16, 2);
+    offer(0, 1, 2);
+    queue.kick();
+    await settle();
+    expect([usedIndex(), interrupts(), memory.transfers]).toEqual([3, 1, 2]);
+
+    const later = setup({ answer: false });
+    later.descriptor(0, BASE + BigInt(DATA), 16, 2);
+    later.offer(0);
+    later.queue.kick();
+    await settle();
+    let done = 0;
+    const [chain] = later.chains;
+    later.queue.complete(chain!, later.queue.epoch, writePart(chain!, 0, Uint8Array.of(5)), 1, () => done++);
+    expect(done).toBe(0);
+    await settle();
+    expect([done, later.memory.bytes[DATA]]).toEqual([1, 5]);
+  });
 });

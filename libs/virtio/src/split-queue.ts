@@ -8,7 +8,7 @@ import { dmaRead, dmaWrite, type Dma, type DmaResult, type DmaSegment } from "./
  * trusted: whatever it writes, this class never throws, moves a bounded number of bytes, and at worst calls
  * `broken`, which makes the device need a reset.
  *
- *   kick ─ read avail + descriptors (1 transfer) ─ read indirect tables (1 more, if any) ─ chains()
+ *   kick ─ read avail + descriptors (1 transfer) ─ read indirect tables (1 more, if any) ─ chains() ─ look again
  *   complete ─ write data, used elements, used.idx (1 transfer, in that order) ─ interrupt()
  */
 export interface SplitQueueOptions {
@@ -33,6 +33,12 @@ export interface QueueSetup {
   eventIndex: boolean;
 }
 
+/** Bytes for a place in guest memory. */
+interface Piece {
+  readonly address: bigint;
+  readonly bytes: Uint8Array;
+}
+
 interface Completion {
   head: number;
   written: number;
@@ -40,6 +46,7 @@ interface Completion {
   byteLength: number;
   /** Seen by the driver together with the one before. */
   joined: boolean;
+  done: (() => void) | undefined;
 }
 
 /** One completion transfer carries about so much; the next takes the rest. */
@@ -64,7 +71,10 @@ export class SplitQueue {
   #scanning = false;
   #scanAgain = false;
   #completions: Completion[] = [];
+  #completionBytes = 0;
   #completing = false;
+  /** The device is being told of new chains. */
+  #delivering = false;
   kicks = 0;
   requests = 0;
   interrupts = 0;
@@ -97,6 +107,7 @@ export class SplitQueue {
     this.#availEventWritten = -1;
     this.#scanning = this.#scanAgain = this.#completing = false;
     this.#completions = [];
+    this.#completionBytes = 0;
   }
 
   /** The driver says that there may be new buffers. */
@@ -114,85 +125,100 @@ export class SplitQueue {
 
   /**
    * Gives a chain back. `pieces` are written before the driver can see it; `written` is what the used ring says
-   * (2.7.8.2): bytes written, from the start of the writable part. A chain of an older epoch is ignored.
+   * (2.7.8.2): bytes written, from the start of the writable part. `done`: they are written and needed no more; it is not
+   * called when they could not be. A chain of an older epoch is ignored.
    */
-  complete(chain: Chain, epoch: number, pieces: readonly { address: bigint; bytes: Uint8Array }[], written: number): void {
-    this.completeTogether([{ chain, pieces, written }], epoch);
+  complete(chain: Chain, epoch: number, pieces: readonly Piece[], written: number, done?: () => void): void {
+    this.completeTogether([{ chain, pieces, written, done }], epoch);
   }
   /** The same for several chains that the driver must see all at once: a packet in merged buffers (5.1.6.4). */
-  completeTogether(list: readonly { chain: Chain; pieces: readonly { address: bigint; bytes: Uint8Array }[]; written: number }[], epoch: number): void {
+  completeTogether(list: readonly { chain: Chain; pieces: readonly Piece[]; written: number; done?: (() => void) | undefined }[], epoch: number): void {
     if (epoch !== this.#epoch || !this.#setup) return;
-    for (const [index, { chain, pieces, written }] of list.entries()) {
+    for (const [index, { chain, pieces, written, done }] of list.entries()) {
       let byteLength = 0;
       const segments = pieces.map(({ address, bytes }) => {
         byteLength += bytes.length;
         return dmaWrite(address, bytes);
       });
-      this.#completions.push({ head: chain.head, written, segments, byteLength, joined: index > 0 });
+      this.#completions.push({ head: chain.head, written, segments, byteLength, joined: index > 0, done });
+      this.#completionBytes += byteLength;
     }
-    if (!this.#completing) void this.#writeCompletions(this.#setup, this.#epoch);
+    if (!this.#completing && (!this.#delivering || this.#completionBytes >= COMPLETION_BYTES)) void this.#writeCompletions(this.#setup, this.#epoch);
   }
 
   async #scan(setup: QueueSetup, epoch: number): Promise<void> {
+    const { dma } = this.#options;
     this.#scanning = true;
+    let first = true;
     do {
       this.#scanAgain = false;
+      const segments: DmaSegment[] = [];
       if (setup.eventIndex && this.#availEventWritten !== this.#nextAvail) {
         // Ask to be told of the next buffer, and only then look whether it is there already (2.7.10.1).
         this.#availEventWritten = this.#nextAvail;
-        const event = new Uint8Array([this.#nextAvail & 0xff, this.#nextAvail >> 8]);
-        const asked = await this.#options.dma.transfer([dmaWrite(setup.deviceArea + 4n + 8n * BigInt(setup.size), event)]);
-        if (!this.#arrived(asked, epoch, "used ring")) return;
-        fullFence();
+        segments.push(dmaWrite(setup.deviceArea + 4n + 8n * BigInt(setup.size), le16(this.#nextAvail)));
       }
-      const found = await this.#takeAvailable(setup, epoch);
-      if (found === undefined) return;
+      segments.push(dmaRead(setup.driverArea, 4));
+      if (first) segments.push(...ringAndTable(setup)); // after the index: what it covers was written before it
+      const looking = dma.transfer(segments);
+      const looked = looking instanceof Promise ? await looking : looking;
+      if (!this.#arrived(looked, epoch, "available or used ring or descriptor table")) return;
+      const count = wrap(viewOf(looked.data[0]!).getUint16(2, true) - this.#nextAvail);
+      if (count === 0) continue;
+      if (count + this.#inFlight > setup.size) {
+        return this.#break(`avail.idx is ${count} ahead with ${this.#inFlight} buffers in flight, the queue has ${setup.size}`);
+      }
+      let [, ring, table] = looked.data;
+      if (!first) {
+        const reading = dma.transfer(ringAndTable(setup));
+        const read = reading instanceof Promise ? await reading : reading;
+        if (!this.#arrived(read, epoch, "available ring or descriptor table")) return;
+        [ring, table] = read.data;
+      }
+      first = false;
+      const chains = this.#chainsOf(setup, count, viewOf(ring!), viewOf(table!));
+      if (!chains) return;
+      const indirect = chains.filter((chain) => chain.indirect);
+      if (indirect.length > 0) {
+        const reading = dma.transfer(indirect.map(({ indirect: at }) => dmaRead(at!.address, at!.byteLength)));
+        const tables = reading instanceof Promise ? await reading : reading;
+        if (!this.#arrived(tables, epoch, "indirect table")) return;
+        for (const [index, chain] of indirect.entries()) {
+          const bytes = tables.data[index]!;
+          const problem = chain.walk(viewOf(bytes), bytes.length / DESCRIPTOR_BYTES, 0, true);
+          if (problem !== undefined) return this.#break(problem);
+        }
+      }
+      this.#deliver(chains);
+      if (epoch !== this.#epoch) return;
       // With event indices the driver may have added more without telling; look once more.
-      if (found > 0 && setup.eventIndex) this.#scanAgain = true;
+      if (setup.eventIndex) this.#scanAgain = true;
     } while (this.#scanAgain);
     this.#scanning = false;
   }
 
-  /** Reads and reports what is new. Answers how many chains, or undefined when this life of the queue is over. */
-  async #takeAvailable(setup: QueueSetup, epoch: number): Promise<number | undefined> {
-    const { dma } = this.#options;
-    const { size } = setup;
-    // In this order: what avail.idx covers was written before it.
-    const read = await dma.transfer([
-      dmaRead(setup.driverArea, 4),
-      dmaRead(setup.driverArea + 4n, 2 * size),
-      dmaRead(setup.descriptorArea, DESCRIPTOR_BYTES * size),
-    ]);
-    if (!this.#arrived(read, epoch, "available ring or descriptor table")) return undefined;
-    const [header, ring, table] = read.data.map(viewOf) as [DataView, DataView, DataView];
-    const count = wrap(header.getUint16(2, true) - this.#nextAvail);
-    if (count === 0) return 0;
-    if (count + this.#inFlight > size)
-      return this.#break(`avail.idx is ${count} ahead with ${this.#inFlight} buffers in flight, the queue has ${size}`);
-
+  /** The chains that the next `count` entries of the available ring begin, without their indirect tables. */
+  #chainsOf(setup: QueueSetup, count: number, ring: DataView, table: DataView): ChainBuilder[] | undefined {
     const chains: ChainBuilder[] = [];
     for (let index = 0; index < count; index++) {
-      const head = ring.getUint16(2 * ((this.#nextAvail + index) & (size - 1)), true);
+      const head = ring.getUint16(2 * ((this.#nextAvail + index) & (setup.size - 1)), true);
       const chain = new ChainBuilder(head, this.#options.maxChainBytes);
-      const problem = chain.walk(table, size, head, false);
+      const problem = chain.walk(table, setup.size, head, false);
       if (problem !== undefined) return this.#break(problem);
       chains.push(chain);
     }
-    const indirect = chains.filter((chain) => chain.indirect);
-    if (indirect.length > 0) {
-      const tables = await dma.transfer(indirect.map(({ indirect: at }) => dmaRead(at!.address, at!.byteLength)));
-      if (!this.#arrived(tables, epoch, "indirect table")) return undefined;
-      for (const [index, chain] of indirect.entries()) {
-        const bytes = tables.data[index]!;
-        const problem = chain.walk(viewOf(bytes), bytes.length / DESCRIPTOR_BYTES, 0, true);
-        if (problem !== undefined) return this.#break(problem);
-      }
-    }
-    this.#nextAvail = wrap(this.#nextAvail + count);
-    this.#inFlight += count;
-    this.requests += count;
+    return chains;
+  }
+
+  /** Those that are answered before this returns are given back together. */
+  #deliver(chains: ChainBuilder[]): void {
+    this.#nextAvail = wrap(this.#nextAvail + chains.length);
+    this.#inFlight += chains.length;
+    this.requests += chains.length;
+    this.#delivering = true;
     this.#options.chains(chains);
-    return epoch === this.#epoch ? count : undefined;
+    this.#delivering = false;
+    if (this.#setup && !this.#completing) void this.#writeCompletions(this.#setup, this.#epoch);
   }
 
   async #writeCompletions(setup: QueueSetup, epoch: number): Promise<void> {
@@ -209,15 +235,17 @@ export class SplitQueue {
       }
       this.#nextUsed = wrap(this.#nextUsed + batch.length);
       this.#inFlight -= batch.length;
-      const index = new Uint8Array([this.#nextUsed & 0xff, this.#nextUsed >> 8]);
-      segments.push(dmaWrite(setup.deviceArea + 2n, index), this.#readSuppression(setup));
-      const written = await this.#options.dma.transfer(segments);
+      segments.push(dmaWrite(setup.deviceArea + 2n, le16(this.#nextUsed)), this.#readSuppression(setup));
+      const writing = this.#options.dma.transfer(segments);
+      const written = writing instanceof Promise ? await writing : writing;
       if (!this.#arrived(written, epoch, "a buffer or the used ring")) return;
+      for (const { done } of batch) done?.();
       let wanted = this.#interruptWanted(setup, written);
       if (!wanted) {
         // "Not wanted" may be stale: the driver asks again, then looks at used.idx. Look after a fence (2.7.7.2).
         fullFence();
-        const again = await this.#options.dma.transfer([this.#readSuppression(setup)]);
+        const looking = this.#options.dma.transfer([this.#readSuppression(setup)]);
+        const again = looking instanceof Promise ? await looking : looking;
         if (!this.#arrived(again, epoch, "available ring")) return;
         wanted = this.#interruptWanted(setup, again);
       }
@@ -241,7 +269,9 @@ export class SplitQueue {
       if (count > 0 && !completion.joined && (byteLength > COMPLETION_BYTES || segments > COMPLETION_SEGMENTS)) break;
       count++;
     }
-    return this.#completions.splice(0, count);
+    const batch = this.#completions.splice(0, count);
+    for (const completion of batch) this.#completionBytes -= completion.byteLength;
+    return batch;
   }
 
   /** used_event behind the available ring, or its flags. */
@@ -279,6 +309,14 @@ export function readPart(chain: Chain, skip: number, byteLength: number): DmaSeg
 /** Pieces for {@link SplitQueue.complete} that put `bytes` at `skip` of a chain's writable part. */
 export function writePart(chain: Chain, skip: number, bytes: Uint8Array): { address: bigint; bytes: Uint8Array }[] {
   return scatterBytes(scatterMerge(scatterSlice(chain.writable, skip, bytes.length)), bytes);
+}
+
+function ringAndTable(setup: QueueSetup): DmaSegment[] {
+  return [dmaRead(setup.driverArea + 4n, 2 * setup.size), dmaRead(setup.descriptorArea, DESCRIPTOR_BYTES * setup.size)];
+}
+
+function le16(value: number): Uint8Array {
+  return new Uint8Array([value & 0xff, value >> 8]);
 }
 
 function viewOf(bytes: Uint8Array): DataView {

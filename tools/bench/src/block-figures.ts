@@ -57,7 +57,7 @@ export function qcow2Chain(directory: string, base: string, depth: number): stri
 /** What writes a layer's own 4 MiB in a guest, as {@link qcow2Chain} does on the host. */
 export const writeLayer = (layer: number): string => `dd if=/dev/urandom of=/dev/vda bs=1M seek=${layer * 9} count=4 conv=notrunc 2>/dev/null; sync`;
 
-function randomIo(operation: number, sync: number, count: number): Buffer {
+export function randomIo(operation: number, sync: number, count: number): Buffer {
   const values: Readonly<Record<string, number>> = { COUNT: count, BLOCKS, OPERATION: operation, SYNC: sync };
   const source = readFileSync(new URL("./programs/random-io.s", import.meta.url), "utf8").replaceAll(/\b(COUNT|BLOCKS|OPERATION|SYNC)\b(?=[^#\n]*$)/gm, (name) => String(values[name]));
   return elf(assemble(source, { base: BigInt(LOAD + HEADERS) }).bytes);

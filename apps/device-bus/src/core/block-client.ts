@@ -1,5 +1,6 @@
 import { ContractError, type Channel } from "@polyvisor/contracts";
 import { BlockStatus, type BlockRequest, type BlockResponse, type ImagePort } from "@polyvisor/contracts/image";
+import { soon, type Soon } from "@polyvisor/virtio";
 
 export interface BlockResult {
   ok: boolean;
@@ -9,7 +10,7 @@ export interface BlockResult {
 const NOTHING = new Uint8Array(0);
 const LOST: BlockResult = { ok: false, data: NOTHING };
 
-/** One open disk of the image-registry. Requests are pipelined; calls never reject. */
+/** One open disk of the image-registry. Requests are pipelined; calls never reject, and answer at once when the disk does. */
 export class BlockClient {
   readonly #machine: string;
   readonly #disk: string;
@@ -62,19 +63,19 @@ export class BlockClient {
     return client;
   }
 
-  read(sector: bigint, sectors: number): Promise<BlockResult> {
+  read(sector: bigint, sectors: number): Soon<BlockResult> {
     return this.#run({ $case: "read", value: { sector, sectors } }, sectors * 512);
   }
-  write(sector: bigint, data: Uint8Array): Promise<BlockResult> {
+  write(sector: bigint, data: Uint8Array): Soon<BlockResult> {
     return this.#run({ $case: "write", value: { sector, data } }, 0);
   }
-  flush(): Promise<BlockResult> {
+  flush(): Soon<BlockResult> {
     return this.#run({ $case: "flush", value: {} }, 0);
   }
-  discard(sector: bigint, sectors: bigint): Promise<BlockResult> {
+  discard(sector: bigint, sectors: bigint): Soon<BlockResult> {
     return this.#run({ $case: "discard", value: { sector, sectors } }, 0);
   }
-  writeZeroes(sector: bigint, sectors: bigint): Promise<BlockResult> {
+  writeZeroes(sector: bigint, sectors: bigint): Soon<BlockResult> {
     return this.#run({ $case: "writeZeroes", value: { sector, sectors } }, 0);
   }
 
@@ -83,19 +84,25 @@ export class BlockClient {
     this.#channel.close();
   }
 
-  async #run(operation: BlockRequest["operation"], expectedBytes: number): Promise<BlockResult> {
-    const response = await this.#ask(operation);
-    if (response?.status === BlockStatus.OK && response.data.length === expectedBytes) return { ok: true, data: response.data };
-    this.errors++;
-    return LOST;
+  #run(operation: BlockRequest["operation"], expectedBytes: number): Soon<BlockResult> {
+    return soon(this.#ask(operation), (response) => {
+      if (response?.status === BlockStatus.OK && response.data.length === expectedBytes) return { ok: true, data: response.data };
+      this.errors++;
+      return LOST;
+    });
   }
 
-  #ask(operation: BlockRequest["operation"]): Promise<BlockResponse | undefined> {
-    if (this.#channel.closed) return Promise.resolve(undefined);
+  /** The answer itself when it comes before `send` returns. */
+  #ask(operation: BlockRequest["operation"]): Soon<BlockResponse | undefined> {
+    if (this.#channel.closed) return undefined;
     const id = this.#nextId++;
-    return new Promise((resolve) => {
-      this.#waiting.set(id, resolve);
-      this.#channel.send({ machine: this.#machine, disk: this.#disk, id, operation });
+    let answered: { response: BlockResponse | undefined } | undefined;
+    let later: ((response: BlockResponse | undefined) => void) | undefined;
+    this.#waiting.set(id, (response) => {
+      if (later) later(response);
+      else answered = { response };
     });
+    this.#channel.send({ machine: this.#machine, disk: this.#disk, id, operation });
+    return answered ? answered.response : new Promise((resolve) => (later = resolve));
   }
 }

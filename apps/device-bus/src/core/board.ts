@@ -32,6 +32,8 @@ export interface DevicePeers {
 export interface BoardEnvironment {
   readonly peers: DevicePeers;
   readonly clock: { now(): number; after(ms: number, run: () => void): () => void };
+  /** Calls back when the rest of the process has had its turn. */
+  afterTurn(run: () => void): void;
   random(byteLength: number): Uint8Array;
   log: { debug(fields: object, message: string): void; warn(fields: object, message: string): void };
   /** A fact about the board, "board-powered-off" ... */
@@ -110,7 +112,7 @@ export class Board {
     this.#event = { machine: plan.machine, state: "on", exitCode: 0, reason: "" };
     this.#interrupts = new InterruptOutput(plan.machine, plan.harts, environment.peers.cpu, lost);
     this.#plic = new Plic(ADDRESS_MAP.plic.sources, plan.harts, (hart, mode, level) => this.#interrupts.set(hart, mode, level));
-    this.#dma = new DmaClient(plan.machine, environment.peers.memory, lost);
+    this.#dma = new DmaClient({ machine: plan.machine, memory: environment.peers.memory, lost, afterTurn: environment.afterTurn });
     this.serial = this.#console("serial0");
     this.#uart = new Uart16550(this.serial, (level) => this.#plic.setLevel(ADDRESS_MAP.uart.irq, level));
     this.#rtc = new GoldfishRtc(environment.clock, (level) => this.#plic.setLevel(ADDRESS_MAP.rtc.irq, level));

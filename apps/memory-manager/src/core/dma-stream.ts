@@ -1,4 +1,4 @@
-import type { Channel } from "@polyvisor/contracts";
+import { takeBytes, type Channel } from "@polyvisor/contracts";
 import { DmaStatus, type DmaRequest, type DmaResponse } from "@polyvisor/contracts/memory";
 import type { AccessSegment } from "./coherent-pages.ts";
 import type { Space } from "./space.ts";
@@ -30,7 +30,7 @@ export function serveDma(
     const data: Uint8Array[] = [];
     let writes = false;
     // What is read lies in one piece, so that whoever gathers it need not copy: a disk write of 1 MiB has 256 segments.
-    const gathered = new Uint8Array(request.segments.reduce((sum, { readLength, writeData }) => sum + (writeData.length > 0 ? 0 : readLength), 0));
+    const gathered = takeBytes(request.segments.reduce((sum, { readLength, writeData }) => sum + (writeData.length > 0 ? 0 : readLength), 0));
     let gatheredBytes = 0;
     for (const { address, readLength, writeData } of request.segments) {
       const write = writeData.length > 0;

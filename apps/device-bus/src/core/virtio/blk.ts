@@ -2,9 +2,11 @@
  * Block device (virtio 1.2, 5.2) on a disk of the image-registry. A request is a header of 16 bytes (type, reserved,
  * sector), data in one direction, and one status byte at the end of what the device writes.
  */
+import { giveBytesBack } from "@polyvisor/contracts";
 import { gatherBytes } from "@polyvisor/guest-memory";
 import {
   readPart,
+  soon,
   VIRTIO_BLK_F_BLK_SIZE,
   VIRTIO_BLK_F_DISCARD,
   VIRTIO_BLK_F_FLUSH,
@@ -26,7 +28,9 @@ import {
   dmaWrite,
   type Chain,
   type Dma,
+  type DmaResult,
   type MmioTransport,
+  type Soon,
   type VirtioDevice,
 } from "@polyvisor/virtio";
 import type { BlockResult } from "../block-client.ts";
@@ -34,11 +38,11 @@ import type { BlockResult } from "../block-client.ts";
 /** The disk behind the device; {@link BlockClient} in a board. Calls never reject. */
 export interface BlockBackend {
   readonly sectors: bigint;
-  read(sector: bigint, sectors: number): Promise<BlockResult>;
-  write(sector: bigint, data: Uint8Array): Promise<BlockResult>;
-  flush(): Promise<BlockResult>;
-  discard(sector: bigint, sectors: bigint): Promise<BlockResult>;
-  writeZeroes(sector: bigint, sectors: bigint): Promise<BlockResult>;
+  read(sector: bigint, sectors: number): Soon<BlockResult>;
+  write(sector: bigint, data: Uint8Array): Soon<BlockResult>;
+  flush(): Soon<BlockResult>;
+  discard(sector: bigint, sectors: bigint): Soon<BlockResult>;
+  writeZeroes(sector: bigint, sectors: bigint): Soon<BlockResult>;
 }
 
 const SECTOR_BYTES = 512;
@@ -52,7 +56,8 @@ const PIECE_BYTES = 1024 * 1024;
 /** Data of requests in work at a time; others wait in the ring. 8 MiB = eight of Linux' largest ordinary requests. */
 const WORKING_BYTES = 8 * PIECE_BYTES;
 const WORKING_REQUESTS = 64;
-const SEG_MAX = 126;
+/** As QEMU's: a queue less header and status. 1 MiB in single pages is then one request. */
+const SEG_MAX = 254;
 
 /** struct virtio_blk_config (5.2.4). */
 const CONFIG = {
@@ -76,6 +81,12 @@ interface Answer {
   written?: number;
 }
 
+/** A request in work; `cost`: what it takes of the working set. */
+interface Work {
+  readonly chain: Chain;
+  readonly cost: number;
+}
+
 const OK: Answer = { status: VIRTIO_BLK_S_OK };
 const IO_ERROR: Answer = { status: VIRTIO_BLK_S_IOERR };
 const UNSUPPORTED: Answer = { status: VIRTIO_BLK_S_UNSUPP };
@@ -95,6 +106,7 @@ export class VirtioBlk implements VirtioDevice {
   #epoch = 0;
   #workingBytes = 0;
   #workingRequests = 0;
+  #starting = false;
   readonly operations = { "block-reads": 0, "block-writes": 0, flushes: 0, discards: 0, "zero-writes": 0, "io-errors": 0 };
 
   constructor(options: { backend: BlockBackend; readOnly: boolean; id: string; dma: Dma }) {
@@ -136,9 +148,16 @@ export class VirtioBlk implements VirtioDevice {
     this.#startWaiting();
   }
 
-  /** Starts what fits the working set; headers and data to write of all of them come in one transfer. */
+  /** Starts what fits the working set. A request that is answered at once ends in here again. */
   #startWaiting(): void {
-    const group: { chain: Chain; cost: number }[] = [];
+    if (this.#starting) return;
+    this.#starting = true;
+    for (let group = this.#nextGroup(); group.length > 0; group = this.#nextGroup()) this.#serve(group, this.#epoch);
+    this.#starting = false;
+  }
+
+  #nextGroup(): Work[] {
+    const group: Work[] = [];
     while (this.#waiting.length > 0 && this.#workingRequests < WORKING_REQUESTS) {
       const chain = this.#waiting[0]!;
       const cost = Math.min(chain.readableBytes + chain.writableBytes, PIECE_BYTES + HEADER_BYTES);
@@ -148,31 +167,38 @@ export class VirtioBlk implements VirtioDevice {
       this.#workingBytes += cost;
       group.push({ chain, cost });
     }
-    if (group.length > 0) void this.#serve(group, this.#epoch);
+    return group;
   }
 
-  async #serve(group: { chain: Chain; cost: number }[], epoch: number): Promise<void> {
+  /** Headers and data to write of all of them come in one transfer. */
+  #serve(group: Work[], epoch: number): void {
     const requests = group.map(({ chain }) => readPart(chain, 0, HEADER_BYTES + PIECE_BYTES));
-    const read = await this.#dma.transfer(requests.flat());
+    soon(this.#dma.transfer(requests.flat()), (read) => this.#begin(group, requests.map(({ length }) => length), read, epoch));
+  }
+
+  #begin(group: Work[], parts: number[], read: DmaResult, epoch: number): void {
     let at = 0;
+    let left = group.length;
+    let sound = true;
     for (const [index, { chain, cost }] of group.entries()) {
-      const parts = requests[index]!.length;
-      const readable = gatherBytes(read.data.slice(at, at + parts));
-      at += parts;
+      const readable = gatherBytes(read.data.slice(at, at + parts[index]!));
+      at += parts[index]!;
       const ended = (answer: Answer) => {
         this.#workingRequests--;
         this.#workingBytes -= cost;
+        // Who failed may still be at it.
+        sound &&= answer.status !== VIRTIO_BLK_S_IOERR;
+        if (--left === 0 && sound && read.data.length > 0) giveBytesBack(read.data[0]!);
         this.#complete(chain, epoch, answer);
         this.#startWaiting();
       };
       // Buffers out of reach: the request fails, the ring itself is sound.
-      if (read.status !== "ok") ended(IO_ERROR);
-      else void this.#execute(chain, epoch, readable).then(ended);
+      soon(read.status === "ok" ? this.#execute(chain, epoch, readable) : IO_ERROR, ended);
     }
   }
 
   /** `readable`: the header and the first piece of data. Never rejects. */
-  async #execute(chain: Chain, epoch: number, readable: Uint8Array): Promise<Answer> {
+  #execute(chain: Chain, epoch: number, readable: Uint8Array): Soon<Answer> {
     if (readable.length < HEADER_BYTES || chain.writableBytes < 1) return IO_ERROR;
     const header = new DataView(readable.buffer, readable.byteOffset, readable.length);
     const sector = header.getBigUint64(8, true);
@@ -185,7 +211,7 @@ export class VirtioBlk implements VirtioDevice {
         return this.#write(chain, epoch, sector, readable.subarray(HEADER_BYTES));
       case VIRTIO_BLK_T_FLUSH:
         this.operations.flushes++;
-        return (await this.#backend.flush()).ok ? OK : IO_ERROR;
+        return soon(this.#backend.flush(), ({ ok }) => (ok ? OK : IO_ERROR));
       case VIRTIO_BLK_T_GET_ID: {
         const id = new Uint8Array(Math.min(VIRTIO_BLK_ID_BYTES, chain.writableBytes - 1));
         id.set(new TextEncoder().encode(this.#id).subarray(0, id.length));
@@ -204,34 +230,42 @@ export class VirtioBlk implements VirtioDevice {
     }
   }
 
-  async #read(chain: Chain, epoch: number, sector: bigint): Promise<Answer> {
+  #read(chain: Chain, epoch: number, sector: bigint): Soon<Answer> {
     const byteLength = chain.writableBytes - 1;
     if (!this.#inside(sector, byteLength)) return IO_ERROR;
-    if (byteLength <= PIECE_BYTES) {
-      const { ok, data } = await this.#backend.read(sector, byteLength / SECTOR_BYTES);
-      return ok ? { status: VIRTIO_BLK_S_OK, data } : IO_ERROR;
-    }
+    if (byteLength > PIECE_BYTES) return this.#readPieces(chain, epoch, sector, byteLength);
+    return soon(this.#backend.read(sector, byteLength / SECTOR_BYTES), ({ ok, data }) => (ok ? { status: VIRTIO_BLK_S_OK, data } : IO_ERROR));
+  }
+
+  async #readPieces(chain: Chain, epoch: number, sector: bigint, byteLength: number): Promise<Answer> {
     for (let done = 0; done < byteLength; done += PIECE_BYTES) {
       const length = Math.min(PIECE_BYTES, byteLength - done);
       const { ok, data } = await this.#backend.read(sector + BigInt(done / SECTOR_BYTES), length / SECTOR_BYTES);
       if (!ok || epoch !== this.#transport.queue(0).epoch) return IO_ERROR;
       const pieces = writePart(chain, done, data).map(({ address, bytes }) => dmaWrite(address, bytes));
       if ((await this.#dma.transfer(pieces)).status !== "ok") return IO_ERROR;
+      giveBytesBack(data);
     }
     return { status: VIRTIO_BLK_S_OK, written: byteLength };
   }
 
-  async #write(chain: Chain, epoch: number, sector: bigint, first: Uint8Array): Promise<Answer> {
+  #write(chain: Chain, epoch: number, sector: bigint, first: Uint8Array): Soon<Answer> {
     const byteLength = chain.readableBytes - HEADER_BYTES;
     if (this.#readOnly || !this.#inside(sector, byteLength)) return IO_ERROR;
-    for (let done = 0; done < byteLength; done += PIECE_BYTES) {
-      let data = first;
-      if (done > 0) {
-        const read = await this.#dma.transfer(readPart(chain, HEADER_BYTES + done, Math.min(PIECE_BYTES, byteLength - done)));
-        if (read.status !== "ok" || epoch !== this.#transport.queue(0).epoch) return IO_ERROR;
-        data = gatherBytes(read.data);
-      }
-      if (!(await this.#backend.write(sector + BigInt(done / SECTOR_BYTES), data)).ok) return IO_ERROR;
+    if (byteLength === 0) return OK;
+    const written = this.#backend.write(sector, first);
+    if (byteLength > PIECE_BYTES) return this.#writePieces(chain, epoch, sector, written);
+    return soon(written, ({ ok }) => (ok ? OK : IO_ERROR));
+  }
+
+  async #writePieces(chain: Chain, epoch: number, sector: bigint, first: Soon<BlockResult>): Promise<Answer> {
+    if (!(await first).ok) return IO_ERROR;
+    const byteLength = chain.readableBytes - HEADER_BYTES;
+    for (let done = PIECE_BYTES; done < byteLength; done += PIECE_BYTES) {
+      const read = await this.#dma.transfer(readPart(chain, HEADER_BYTES + done, Math.min(PIECE_BYTES, byteLength - done)));
+      if (read.status !== "ok" || epoch !== this.#transport.queue(0).epoch) return IO_ERROR;
+      if (!(await this.#backend.write(sector + BigInt(done / SECTOR_BYTES), gatherBytes(read.data))).ok) return IO_ERROR;
+      giveBytesBack(read.data[0]!);
     }
     return OK;
   }
@@ -240,7 +274,7 @@ export class VirtioBlk implements VirtioDevice {
     chain: Chain,
     table: Uint8Array,
     allowedFlags: number,
-    run: (sector: bigint, sectors: bigint) => Promise<BlockResult>,
+    run: (sector: bigint, sectors: bigint) => Soon<BlockResult>,
   ): Promise<Answer> {
     const byteLength = chain.readableBytes - HEADER_BYTES;
     if (this.#readOnly) return IO_ERROR;
@@ -266,6 +300,7 @@ export class VirtioBlk implements VirtioDevice {
     if (chain.writableBytes === 0) return queue.complete(chain, epoch, [], 0); // no room for a status
     const pieces = answer.data ? writePart(chain, 0, answer.data) : [];
     pieces.push(...writePart(chain, chain.writableBytes - 1, new Uint8Array([answer.status])));
-    queue.complete(chain, epoch, pieces, (answer.data?.length ?? answer.written ?? 0) + 1);
+    const { data } = answer;
+    queue.complete(chain, epoch, pieces, (data?.length ?? answer.written ?? 0) + 1, data && (() => giveBytesBack(data)));
   }
 }
