@@ -164,6 +164,24 @@ describe("TCP through the NAT", () => {
     stream.take(stream.pending);
     expect(segments()[0]!.window).toBeGreaterThan(1000);
   });
+  it("a batch that fills the window out of order, and a host that takes it at once → the guest is told that it may go on", async () => {
+    const { connect, give, tcpPacket, segments, frameOf } = await start({ takesOffload: true });
+    const { say, acknowledgment } = connect({ maximumSegmentSize: 1460, windowScale: 7 });
+    say({ payload: new Uint8Array(1460) }); // its answer says how large the window is, scaled
+    const PIECE = 43 * 1460;
+    const count = Math.floor((1024 * 1024) / PIECE);
+    const offload = { needsChecksum: false, checksumStart: 0, checksumOffset: 0, gsoType: wire.GSO.TCPV4, gsoSize: 1460, headerLength: 54 };
+    const batch = Array.from({ length: count }, (_, index) => {
+      const packet = tcpPacket({ sequence: 2461 + index * PIECE, acknowledgment, flags: ACK, payload: new Uint8Array(PIECE) });
+      return { data: frameOf(wire.ipv4Datagram(packet)), offload };
+    });
+    // The last two have changed places: what fills the gap is answered at once, while nothing has gone to the host's socket yet.
+    give([...batch.slice(0, -2), batch.at(-1)!, batch.at(-2)!]);
+    const answers = segments();
+    expect(answers.at(-2)!.window << 5).toBeLessThan(2 * PIECE);
+    expect(answers.at(-1)).toMatchObject({ acknowledgment: 2461 + count * PIECE });
+    expect(answers.at(-1)!.window << 5).toBeGreaterThan(512 * 1024);
+  });
   it("a guest that takes nothing pauses the host's socket", async () => {
     const { connect } = await start();
     const { stream, say } = connect();

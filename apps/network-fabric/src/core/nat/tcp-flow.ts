@@ -115,8 +115,11 @@ export class TcpFlow implements TcpUser, HostStreamEvents {
   }
   /** The batch is over: writes what was gathered, sends what is due. */
   settle(): void {
+    const wrote = this.#gathered > 0;
     this.#writeGathered();
     this.#connection?.flush(this.#now());
+    // An answer within the batch (to what was out of order) may have said that there is no room: now there is.
+    if (wrote) this.#connection?.roomGrown(this.#now());
     this.#arm();
   }
   /** Ends both sides, with resets. */

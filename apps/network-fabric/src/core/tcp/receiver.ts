@@ -144,6 +144,7 @@ export class TcpReceiver {
   /** Would telling the peer of this much room let it go on? */
   worthTelling(room: number, full: number): boolean {
     const promised = distance(this.next, this.edge);
+    room = Math.min(room, 0xffff * 2 ** this.#scale);
     return room - promised >= Math.max(this.#segmentSize, Math.min(full / 2, 256 * 1024)) || (promised < this.#segmentSize && room >= Math.min(full / 2, 2 * this.#segmentSize));
   }
   clear(): void {
