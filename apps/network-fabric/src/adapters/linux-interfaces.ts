@@ -28,6 +28,8 @@ const PACKET_MR_PROMISC = 1;
 const PACKET_VNET_HDR = 15;
 
 const READ_BYTES = 65_536 + 64;
+/** From this size on a frame keeps the buffer that it was read into, instead of being copied out of it. */
+const GIVEN_AWAY_BYTES = 32_768;
 /** Frames of one interface in one turn of the event loop. */
 const READS_PER_TURN = 128;
 
@@ -115,14 +117,18 @@ export class LinuxInterfaces implements HostInterfaces {
   }
 
   #opened(calls: LinuxCalls, name: string, fd: number, receive: HostFrames, headerBytes = VIRTIO_NET_HEADER_BYTES): HostInterface {
-    const buffer = Buffer.alloc(READ_BYTES);
+    let buffer = Buffer.allocUnsafeSlow(READ_BYTES);
     let closed = false;
     const drain = (): boolean => {
       const frames: Frame[] = [];
       while (frames.length < READS_PER_TURN) {
         const length = calls.read(fd, buffer, READ_BYTES);
         if (length <= headerBytes) break;
-        frames.push({ data: new Uint8Array(buffer.subarray(headerBytes, length)), offload: readVirtioHeader(buffer) });
+        const offload = readVirtioHeader(buffer);
+        if (length >= GIVEN_AWAY_BYTES) {
+          frames.push({ data: new Uint8Array(buffer.buffer, headerBytes, length - headerBytes), offload });
+          buffer = Buffer.allocUnsafeSlow(READ_BYTES);
+        } else frames.push({ data: new Uint8Array(buffer.subarray(headerBytes, length)), offload });
       }
       if (frames.length > 0) receive(frames);
       return frames.length > 0 && !closed;

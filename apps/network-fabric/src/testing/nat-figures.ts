@@ -42,7 +42,7 @@ const slirp: Nat = async (guest, mtu) => {
   return { gateway: "10.0.2.2", pid: child.pid!, stop: () => ended(child) };
 };
 const pasta: Nat = async (guest, mtu) => {
-  const child = spawn("pasta", ["-q", "-f", "--config-net", "--mtu", String(mtu), "--netns", `/var/run/netns/${guest.name}`], { stdio: "ignore" });
+  const child = spawn("pasta", ["-q", "-f", "--runas", "0", "--netns-only", "--config-net", "--mtu", String(mtu), "--netns", `/var/run/netns/${guest.name}`], { stdio: "ignore" });
   await sleep(1500);
   return { gateway: /default via (\S+)/.exec(guest.run("ip", "route"))?.[1] ?? "", pid: child.pid!, stop: () => ended(child) };
 };
