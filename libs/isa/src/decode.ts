@@ -131,7 +131,7 @@ function entryOf(instruction: Instruction): Entry {
     immediate: format.immediate,
     fields: {
       rd: has("rd", "fd"),
-      rs1: has("rs1", "fs1", "mem", "base", "zimm"),
+      rs1: has("rs1", "fs1", "mem", "base", "zimm", "fli"),
       rs2: has("rs2", "fs2"),
       rs3: has("fs3"),
       rm: has("rm"),

@@ -3,6 +3,7 @@
 import { CSR_BY_NUMBER } from "./csr.ts";
 import type { Decoded } from "./decode.ts";
 import { FORMATS, type Operand } from "./instruction.ts";
+import { FLI_NAMES } from "./instructions/float-extra.ts";
 import { F_NAMES, fenceSet, ROUNDING_NAMES, X_NAMES } from "./registers.ts";
 
 const ORDERING_SUFFIX = ["", ".rl", ".aq", ".aqrl"] as const;
@@ -44,6 +45,8 @@ function operandText(operand: Operand, decoded: Decoded, pc: bigint): string {
     case "target": return `0x${BigInt.asUintN(64, pc + BigInt(imm)).toString(16)}`;
     case "csr": return CSR_BY_NUMBER.get(imm)?.name ?? hex(imm);
     case "zimm": return String(rs1);
+    case "fli": return FLI_NAMES[rs1]!;
+    case "rtz": return "rtz";
     case "rm": return ROUNDING_NAMES[rm] ?? String(rm);
     case "pred": return fenceSet((imm >>> 4) & 15);
     case "succ": return fenceSet(imm & 15);

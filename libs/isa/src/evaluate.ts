@@ -4,6 +4,7 @@
  */
 
 import type { Decoded } from "./decode.ts";
+import { usesFloatState } from "./instruction.ts";
 import type { AmoOp, BinaryOp, Bytes, CacheBlockOp, Expr, SystemOp, UnaryOp } from "./ir.ts";
 import { EXCEPTION } from "./privileged.ts";
 import { fp } from "./softfloat.ts";
@@ -85,7 +86,7 @@ export const illegalInstruction = (word: number): HartTrap => new HartTrap(EXCEP
 /** Executes one instruction and returns the next pc. */
 export function evaluate(decoded: Decoded, env: Environment): bigint {
   const { instruction } = decoded;
-  if ((instruction.extension === "F" || instruction.extension === "D") && !env.fpEnabled()) {
+  if (usesFloatState(instruction) && !env.fpEnabled()) {
     throw illegalInstruction(decoded.word);
   }
   const scope: Scope = { decoded, env, locals: new Map() };

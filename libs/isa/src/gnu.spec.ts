@@ -32,8 +32,8 @@ function generator(seed: number): () => number {
   };
 }
 
-/** Extensions beside rv64gc that this assembler may not know yet: binutils 2.41 has Zicond, 2.42 Zcb. */
-const NEWER = ["zicond", "zcb", "h"];
+/** Extensions beside rv64gc that this assembler may not know yet: binutils 2.41 has Zicond and Zfa, 2.42 Zcb. */
+const NEWER = ["zicond", "zcb", "h", "zfa"];
 function accepted(): readonly string[] {
   return NEWER.filter((name) => {
     try {

@@ -3,7 +3,7 @@ export type {
   AmoOp, BinaryOp, Bytes, Expr, FpFormat, FpOp, RegisterField, Stmt, SystemOp, Type, UnaryOp,
 } from "./ir.ts";
 export type { Compressed, Extension, Format, FormatName, Instruction, Operand } from "./instruction.ts";
-export { FORMATS } from "./instruction.ts";
+export { FORMATS, usesFloatState } from "./instruction.ts";
 export { BY_NAME, COMPRESSED_INSTRUCTIONS, instructionNamed, INSTRUCTIONS } from "./instructions/table.ts";
 export { decode, matchesCompressed, type Decoded } from "./decode.ts";
 export { CSR_BY_NAME, CSR_BY_NUMBER, csrNumber, CSRS, type Csr } from "./csr.ts";

@@ -4,18 +4,19 @@ import { immediate, type Immediate } from "./immediate.ts";
 import type { Stmt } from "./ir.ts";
 
 export type Extension =
-  | "I" | "M" | "A" | "F" | "D" | "C" | "Zicsr" | "Zifencei" | "Zba" | "Zbb" | "Zbc" | "Zbs" | "Zicond" | "Zicbom" | "Zicboz" | "Zawrs" | "Svinval" | "H"
+  | "I" | "M" | "A" | "F" | "D" | "C" | "Zicsr" | "Zifencei" | "Zba" | "Zbb" | "Zbc" | "Zbs" | "Zicond" | "Zicbom" | "Zicboz" | "Zawrs" | "Svinval" | "H" | "Zfa"
   | "Privileged"; // xRET, WFI, SFENCE.VMA of the privileged manual
 
 /**
  * One operand as written in assembly, in order.
  * rd rs1 rs2: integer registers; fd fs1 fs2 fs3: FP registers in the same fields; mem: `imm(rs1)`; base: `(rs1)`;
- * target: pc-relative label; csr: imm as CSR number; zimm: 5 bits in the rs1 field; rm: FP rounding mode, may be left
+ * target: pc-relative label; csr: imm as CSR number; zimm: 5 bits in the rs1 field; fli: the same as a number that they
+ * stand for (Zfa); rtz: the rounding mode that the encoding fixes; rm: FP rounding mode, may be left
  * out; pred, succ: fence sets.
  */
 export type Operand =
   | "rd" | "rs1" | "rs2" | "fd" | "fs1" | "fs2" | "fs3"
-  | "imm" | "mem" | "base" | "target" | "csr" | "zimm" | "rm" | "pred" | "succ";
+  | "imm" | "mem" | "base" | "target" | "csr" | "zimm" | "fli" | "rm" | "rtz" | "pred" | "succ";
 
 /** Fields of a 32-bit instruction: which operands, which immediate, and which bits are opcode (the default mask). */
 export interface Format {
@@ -70,6 +71,8 @@ export const FORMATS = {
   fCompare: { operands: ["rd", "fs1", "fs2"], mask: FUNCT7 },
   fToX: { operands: ["rd", "fs1"], mask: UNARY },
   fToXRounded: { operands: ["rd", "fs1", "rm"], mask: 0xfff0_007f },
+  fToXTruncated: { operands: ["rd", "fs1", "rtz"], mask: UNARY },
+  fConstant: { operands: ["fd", "fli"], mask: UNARY },
   xToF: { operands: ["fd", "rs1"], mask: UNARY },
   xToFRounded: { operands: ["fd", "rs1", "rm"], mask: 0xfff0_007f },
 } as const satisfies Record<string, Format>;
@@ -112,6 +115,9 @@ export interface Compressed {
   /** Operands as written in assembly; registers named twice by the expansion are written once. */
   readonly operands: readonly Operand[];
 }
+
+/** Illegal while mstatus.FS is Off. */
+export const usesFloatState = ({ extension }: Instruction): boolean => extension === "F" || extension === "D" || extension === "Zfa";
 
 /** A section of the table: rows of one extension and one manual section, with the mask taken from the format. */
 export function rows(extension: Extension, section: string) {

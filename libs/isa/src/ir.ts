@@ -34,10 +34,14 @@ export type FpOp =
   | "add" | "sub" | "mul" | "div" | "sqrt" // rounded by rm
   | "madd" | "msub" | "nmsub" | "nmadd" // fused, rounded by rm
   | "min" | "max" // IEEE 754-2019 minimumNumber / maximumNumber as F 2.2 says
+  | "minm" | "maxm" // minimum / maximum: NaN if either is (Zfa)
+  | "round" | "roundnx" // to an integral value, by rm; only roundnx says whether that was inexact (Zfa)
   | "eq" | "lt" | "le" // -> 0 or 1; eq quiet, lt and le signaling
+  | "ltq" | "leq" // quiet (Zfa)
   | "classify"
   | "sgnj" | "sgnjn" | "sgnjx"
   | "toI32" | "toU32" | "toI64" | "toU64" // FP -> integer, rounded by rm, results sign-extended from 32
+  | "toI32Modular" // truncated, the low 32 bits of the integer, sign-extended; flags as toI32 (Zfa)
   | "fromI32" | "fromU32" | "fromI64" | "fromU64" // integer -> FP, rounded by rm
   | "toS" | "toD"; // between formats: `format` is the source's
 export type AmoOp = "swap" | "add" | "and" | "or" | "xor" | "minS" | "maxS" | "minU" | "maxU";

@@ -74,9 +74,15 @@ export function fp(op: FpOp, format: FpFormat, rm: number, a: bigint, b = 0n, c 
     case "nmsub": return fused(format, rm, negate(x), unpack(format, b), unpack(format, c));
     case "nmadd": return fused(format, rm, negate(x), unpack(format, b), negate(unpack(format, c)));
     case "min": case "max": return extremum(op, format, a, b);
+    case "minm": case "maxm":
+      return propagate(format, x, unpack(format, b)) ?? extremum(op === "minm" ? "min" : "max", format, a, b);
+    case "round": return { ...integral(format, rm, x), flags: x.kind === "signalingNaN" ? FLAG.NV : 0 };
+    case "roundnx": return integral(format, rm, x);
     case "eq": case "lt": case "le": return comparison(op, x, unpack(format, b));
+    case "ltq": case "leq": return comparison(op, x, unpack(format, b));
     case "classify": return exact(1n << BigInt(classOf(format, x)));
     case "toI32": return toInteger(rm, x, 32, true);
+    case "toI32Modular": return toModularInteger(x);
     case "toU32": return toInteger(rm, x, 32, false);
     case "toI64": return toInteger(rm, x, 64, true);
     case "toU64": return toInteger(rm, x, 64, false);
@@ -297,14 +303,14 @@ function order(a: Value, b: Value): number {
   return Math.sign(weight(a) - weight(b));
 }
 
-/** eq is quiet, lt and le are signaling (F, Floating-Point Compare Instructions). */
-function comparison(op: "eq" | "lt" | "le", a: Value, b: Value): FpResult {
+/** eq is quiet, lt and le are signaling (F, Floating-Point Compare Instructions), ltq and leq are not (Zfa). */
+function comparison(op: "eq" | "lt" | "le" | "ltq" | "leq", a: Value, b: Value): FpResult {
   if (isNaN(a) || isNaN(b)) {
     const signaling = a.kind === "signalingNaN" || b.kind === "signalingNaN";
-    return { bits: 0n, flags: signaling || op !== "eq" ? FLAG.NV : 0 };
+    return { bits: 0n, flags: signaling || op === "lt" || op === "le" ? FLAG.NV : 0 };
   }
   const sign = order(a, b);
-  return exact((op === "eq" ? sign === 0 : op === "lt" ? sign < 0 : sign <= 0) ? 1n : 0n);
+  return exact((op === "eq" ? sign === 0 : op === "lt" || op === "ltq" ? sign < 0 : sign <= 0) ? 1n : 0n);
 }
 
 /** minimumNumber and maximumNumber: a NaN loses against a number, and -0 is below +0. */
@@ -354,6 +360,26 @@ function convert(to: FpFormat, rm: number, value: Value): FpResult {
 function fromInteger(format: FpFormat, rm: number, value: bigint): FpResult {
   if (value === 0n) return zero(format, false);
   return round(format, rm, value < 0n, value < 0n ? -value : value, 0);
+}
+
+/** The nearest integral value in the same format, as `rm` says; it keeps the sign (Zfa, Rounding Instructions). */
+function integral(format: FpFormat, rm: number, value: Value): FpResult {
+  const nan = propagate(format, value);
+  if (nan) return nan;
+  if (value.kind === "infinite") return infinite(format, value.negative);
+  if (value.significand === 0n) return zero(format, value.negative);
+  if (value.exponent >= 0) return round(format, rm, value.negative, value.significand, value.exponent);
+  const { value: magnitude, inexact } = shiftRounded(rm, value.negative, value.significand, -value.exponent);
+  const { bits } = magnitude === 0n ? zero(format, value.negative) : round(format, rm, value.negative, magnitude, 0);
+  return { bits, flags: inexact ? FLAG.NX : 0 };
+}
+
+/** ECMAScript's ToInt32, with the flags of fcvt.w.d (Zfa, Modular Convert-to-Integer Instruction). */
+function toModularInteger(value: Value): FpResult {
+  const { flags } = toInteger(ROUNDING.RTZ, value, 32, true);
+  if (value.kind !== "finite") return { bits: 0n, flags };
+  const { value: magnitude } = shiftRounded(ROUNDING.RTZ, value.negative, value.significand, -value.exponent);
+  return { bits: BigInt.asUintN(64, BigInt.asIntN(32, value.negative ? -magnitude : magnitude)), flags };
 }
 
 /** Out-of-range results are clipped and invalid, without inexact (F, table "Domains of float-to-integer conversions"). */

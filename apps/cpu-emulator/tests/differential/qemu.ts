@@ -13,7 +13,7 @@ const QEMU = process.env["POLYVISOR_QEMU"] ?? "qemu-system-riscv64";
 /** Since which QEMU our extensions can be compared, and the CPU properties that switch them on. */
 const SINCE: readonly { readonly version: number; readonly extensions: readonly string[]; readonly properties: readonly string[] }[] = [
   { version: 7, extensions: ["Zbc", "Svinval"], properties: ["zbc", "svinval", "svnapot", "svpbmt", "h"] },
-  { version: 10, extensions: ["Zicbom", "Zicboz", "Zicond", "Zcb"], properties: ["zicbom", "zicboz", "zicond", "zca", "zcb", "zcd", "svadu"] },
+  { version: 10, extensions: ["Zicbom", "Zicboz", "Zicond", "Zcb", "Zfa"], properties: ["zicbom", "zicboz", "zicond", "zfa", "zca", "zcb", "zcd", "svadu"] },
 ];
 
 const version = Number(/version (\d+)/.exec(spawnSync(QEMU, ["--version"], { encoding: "utf8" }).stdout ?? "")?.[1] ?? 0);

@@ -1,6 +1,6 @@
 import { randomWords } from "./random-words.ts";
 import {
-  assemble, COMPRESSED_INSTRUCTIONS, decode, disassemble, encode, FORMATS, INSTRUCTIONS, matchesCompressed,
+  assemble, COMPRESSED_INSTRUCTIONS, decode, disassemble, encode, FORMATS, INSTRUCTIONS, matchesCompressed, usesFloatState,
   type Compressed, type Instruction,
 } from "@polyvisor/isa";
 
@@ -187,7 +187,7 @@ export class Generator {
       if (!matchesCompressed(row, word)) continue;
       const decoded = decode(word);
       if (!decoded) continue;
-      const fp = decoded.instruction.extension === "D" || decoded.instruction.extension === "F";
+      const fp = usesFloatState(decoded.instruction);
       if (!fp && FIXED.has(decoded.rd) && decoded.instruction.format !== "store" && decoded.instruction.format !== "B") continue;
       return word;
     }

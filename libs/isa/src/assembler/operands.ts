@@ -3,6 +3,7 @@
 import { CSR_BY_NAME } from "../csr.ts";
 import type { Fields } from "../encode.ts";
 import type { Operand } from "../instruction.ts";
+import { FLI_NAMES } from "../instructions/float-extra.ts";
 import { F_NUMBERS, ROUNDING_NAMES, X_NUMBERS } from "../registers.ts";
 
 export interface OperandContext {
@@ -30,7 +31,7 @@ export function describeOperands(operands: readonly Operand[]): string {
   return `operands ${operands.map((operand) => NAMES[operand] ?? operand).join(", ")}`;
 }
 
-const NAMES: Partial<Record<Operand, string>> = { mem: "imm(rs1)", base: "(rs1)", rm: "[rounding mode]", zimm: "0..31" };
+const NAMES: Partial<Record<Operand, string>> = { mem: "imm(rs1)", base: "(rs1)", rm: "[rounding mode]", zimm: "0..31", fli: "a constant of Zfa" };
 
 function parseOperand(operand: Operand, text: string, context: OperandContext, fields: MutableFields): void {
   switch (operand) {
@@ -63,6 +64,12 @@ function parseOperand(operand: Operand, text: string, context: OperandContext, f
     case "zimm":
       fields.rs1 = bounded(context.evaluate(text), 31, "an immediate");
       return;
+    case "fli":
+      fields.rs1 = constantNumber(text);
+      return;
+    case "rtz":
+      if (text !== "rtz") throw new Error(`rounding mode ${text}: this instruction has only rtz`);
+      return;
     case "rm": {
       const rm = ROUNDING_NAMES.indexOf(text);
       if (rm < 0) throw new Error(`rounding mode ${text}: expected rne, rtz, rdn, rup, rmm or dyn`);
@@ -75,6 +82,14 @@ function parseOperand(operand: Operand, text: string, context: OperandContext, f
     default:
       operand satisfies never;
   }
+}
+
+/** One of the values that fli loads, by its name or as a number: `0x1p-3` is not read, 0.125 is. */
+function constantNumber(text: string): number {
+  const byName = FLI_NAMES.indexOf(text);
+  const number = byName >= 0 ? byName : FLI_NAMES.findIndex((name) => Number(name) === Number(text));
+  if (number < 0) throw new Error(`operand ${text}: expected a constant that fli has: ${FLI_NAMES.join(", ")}`);
+  return number;
 }
 
 function register(numbers: ReadonlyMap<string, number>, text: string, expected: string): number {

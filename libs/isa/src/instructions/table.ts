@@ -6,12 +6,13 @@ import { BITS } from "./bits.ts";
 import { CACHE } from "./cache.ts";
 import { COMPRESSED } from "./compressed.ts";
 import { FLOAT } from "./float.ts";
+import { FLOAT_EXTRA } from "./float-extra.ts";
 import { HYPERVISOR } from "./hypervisor.ts";
 import { INTEGER } from "./integer.ts";
 import { SYSTEM } from "./system.ts";
 
 /** Every 32-bit instruction. Positions are stable within a build; `BY_NAME` finds one. */
-export const INSTRUCTIONS: readonly Instruction[] = [...INTEGER, ...SYSTEM, ...ATOMIC, ...FLOAT, ...BITS, ...CACHE, ...HYPERVISOR];
+export const INSTRUCTIONS: readonly Instruction[] = [...INTEGER, ...SYSTEM, ...ATOMIC, ...FLOAT, ...FLOAT_EXTRA, ...BITS, ...CACHE, ...HYPERVISOR];
 
 export const COMPRESSED_INSTRUCTIONS: readonly Compressed[] = COMPRESSED;
 

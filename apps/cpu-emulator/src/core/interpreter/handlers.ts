@@ -1,4 +1,4 @@
-import { COMPRESSED_INSTRUCTIONS, CSR_BY_NUMBER, FORMATS, INSTRUCTIONS, type Decoded, type Instruction, type ir } from "@polyvisor/isa";
+import { COMPRESSED_INSTRUCTIONS, CSR_BY_NUMBER, FORMATS, INSTRUCTIONS, usesFloatState, type Decoded, type Instruction, type ir } from "@polyvisor/isa";
 import { PAGE_HALFWORDS } from "../decode-cache.ts";
 import { CSRS } from "../hart-state.ts";
 
@@ -90,15 +90,15 @@ function analyse(instruction: Instruction): Traits {
     imm: kinds.has("imm") || kinds.has("branch"),
     writesX: kinds.has("setX"),
     writesF: kinds.has("setF"),
-    effects: instruction.extension === "F" || instruction.extension === "D" || ["load", "fp", "amo", "lr", "sc", "csr", "jump", "store", "setF", "branch", "fence", "system"].some((k) => kinds.has(k)),
+    effects: usesFloatState(instruction) || ["load", "fp", "amo", "lr", "sc", "csr", "jump", "store", "setF", "branch", "fence", "system"].some((k) => kinds.has(k)),
     branch: kinds.has("branch"),
     jump: jump !== undefined,
     directJump: jump !== undefined && operands.includes("target"),
     rounded: operands.includes("rm"),
     fp,
     csr,
-    slow: kinds.has("system") || ["cacheBlock", "guestLoad", "guestStore"].some((k) => kinds.has(k)) || fp?.op === "classify",
-    floating: instruction.extension === "F" || instruction.extension === "D",
+    slow: kinds.has("system") || ["cacheBlock", "guestLoad", "guestStore"].some((k) => kinds.has(k)) || fp?.op === "classify" || fp?.op === "toI32Modular",
+    floating: usesFloatState(instruction),
   };
 }
 
@@ -135,7 +135,7 @@ function variantsOf(traits: Traits, instruction: Instruction): readonly Variant[
   }
   if (traits.branch) return ["forward", "backward", "out"];
   if (traits.directJump) return ["forward", "backward", "out", "forward-discard", "backward-discard", "out-discard"];
-  if (traits.rounded) return /^fcvt\.[wl]/.test(instruction.name) ? ["dynamic", "nearest", "truncate"] : ["dynamic", "nearest"];
+  if (traits.rounded) return /^f(cvt\.[wl]|round)/.test(instruction.name) ? ["dynamic", "nearest", "truncate"] : ["dynamic", "nearest"];
   return traits.writesX && traits.effects ? ["plain", "discard"] : ["plain"];
 }
 

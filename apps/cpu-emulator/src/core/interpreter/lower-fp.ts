@@ -56,13 +56,16 @@ class FpLowering {
       case "add": case "sub": case "mul": case "div": case "sqrt":
       case "madd": case "msub": case "nmsub": case "nmadd": this.#arithmetic(op); return;
       case "min": case "max": this.#minMax(op); return;
+      case "minm": case "maxm": this.#minMax(op === "minm" ? "min" : "max"); return; // with NaN, the slow path knows the difference
       case "eq": case "lt": case "le": this.#compare(op); return;
+      case "ltq": case "leq": this.#compare(op === "ltq" ? "lt" : "le"); return; // as above
+      case "round": case "roundnx": this.#round(op); return;
       case "sgnj": case "sgnjn": case "sgnjx": this.#sign(op); return;
       case "toI32": case "toU32": case "toI64": case "toU64": this.#toInteger(op); return;
       case "fromI32": case "fromU32": case "fromI64": case "fromU64": this.#fromInteger(op); return;
       case "toS": this.#toSingle(); return;
       case "toD": this.#toDouble(); return;
-      case "classify": throw new Error("classify has no fast path");
+      case "classify": case "toI32Modular": throw new Error(`${op} has no fast path`);
     }
   }
 
@@ -269,6 +272,17 @@ class FpLowering {
     code.get(a).get(a).op(ne).get(b).get(b).op(ne, or).brIf(this.#l.emission.exits.slow, false);
     const compare = { eq: this.#op(Op.f32Eq, Op.f64Eq), lt: this.#op(Op.f32Lt, Op.f64Lt), le: this.#op(Op.f32Le, Op.f64Le) }[op];
     code.get(a).get(b).op(compare, Op.i64ExtendI32U);
+  }
+
+  /** Infinities and what is integral already come out as they are; NaN is for the slow path. */
+  #round(op: "round" | "roundnx"): void {
+    this.#numbers();
+    const code = this.#code;
+    const [a, r] = [this.#number(0), this.#number(3)];
+    code.get(a).op(this.#l.variant === "truncate" ? this.#op(Op.f32Trunc, Op.f64Trunc) : this.#op(Op.f32Nearest, Op.f64Nearest)).tee(r);
+    code.get(r).op(this.#op(Op.f32Ne, Op.f64Ne)).brIf(this.#l.emission.exits.slow, false);
+    if (op === "roundnx") this.#accrue(() => code.get(r).get(a).op(this.#op(Op.f32Ne, Op.f64Ne)));
+    this.#box(r);
   }
 
   #sign(op: "sgnj" | "sgnjn" | "sgnjx"): void {
