@@ -98,6 +98,12 @@ const TOOLS: readonly { program: string; debian: string; for: string }[] = [
   { program: "dnsmasq", debian: "dnsmasq-base", for: "a DHCP server on a bridged network" },
   { program: "tshark", debian: "tshark", for: "reading our captures" },
   { program: "ip", debian: "iproute2", for: "bridges and namespaces" },
+  { program: "ping", debian: "iputils-ping", for: "ICMP through the NAT" },
+  { program: "traceroute", debian: "traceroute", for: "the hops behind the NAT" },
+  { program: "iperf3", debian: "iperf3", for: "iperf3 through the NAT" },
+  { program: "nmap", debian: "nmap", for: "scanning ports through the NAT" },
+  { program: "hping3", debian: "hping3", for: "odd packets at the NAT" },
+  { program: "dig", debian: "bind9-dnsutils", for: "asking the fabric's DNS" },
   { program: "tcpdump", debian: "tcpdump", for: "TCP options as a Linux kernel sees them" },
   { program: "mkfs.ext4", debian: "e2fsprogs", for: "the guest's disk" },
 ];

@@ -191,7 +191,8 @@ describe("ICMP", () => {
     expect(packetOf(sendIp({ source: GUEST, destination: ip("10.0.2.3"), protocol: 1, payload: echo })[0]).source).toBe(ip("10.0.2.3"));
   });
   it("unreachable: echo beyond a host that may not send it → 13; DNS address, other port → 3; nobody in the subnet → 1; no such network → 0", async () => {
-    const { sendIp } = await start();
+    const { sendIp, host } = await start();
+    Object.assign(host, { echo: undefined });
     const payload = (to: number) => wire.emitUdp({ sourcePort: 5000, destinationPort: 123, payload: Uint8Array.of(1) }, { source: GUEST, destination: to });
     const echo = packetOf(fromHex(PING_REQUEST)).payload;
     const codeFor = (text: string) => {

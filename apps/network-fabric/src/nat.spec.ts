@@ -6,7 +6,7 @@ import { describe, expect, it } from "vitest";
 import { MAXIMUM_CONNECTING } from "./core/nat/tcp-nat.ts";
 import { MAXIMUM_MAPPINGS_PER_GUEST, UDP_IDLE_MS } from "./core/nat/udp-nat.ts";
 import { createService, DEFAULT_CONFIG } from "./index.ts";
-import type { HostStreamEvents } from "./core/nat/host-network.ts";
+import { HostError, type HostStreamEvents } from "./core/nat/host-network.ts";
 import { FakeHost, FakeStream } from "./testing/fake-host.ts";
 
 const { IP_PROTOCOL, TCP_FLAG } = wire;
@@ -310,6 +310,37 @@ describe("fragments and hops", () => {
     expect(host.sockets).toEqual([]);
     give([{ data: frame, offload: { needsChecksum: true, checksumStart: 34, checksumOffset: 6, gsoType: 0, gsoSize: 0, headerLength: 0 } }]);
     expect(host.socket.sent.length).toBe(1);
+  });
+});
+
+describe("ICMP echo to the world", () => {
+  const ping = { source: GUEST, destination: WORLD, protocol: IP_PROTOCOL.ICMP, timeToLive: 9, payload: wire.emitIcmp({ type: 8, code: 0, rest: 0x1234_0007, payload: bytes("hello") }) };
+  const settled = () => new Promise((resolve) => setImmediate(resolve));
+  it("goes on with one hop less; the answer has the request's identifier and number", async () => {
+    const { host, send, icmp, packets } = await start();
+    host.answer = { data: bytes("hello") };
+    expect(send(ping)).toEqual([]);
+    await settled();
+    expect(host.echoes).toMatchObject([{ address: "198.51.100.7", timeToLive: 8 }]);
+    expect(icmp(packets())).toMatchObject([{ type: 0, code: 0, rest: 0x1234_0007 }]);
+  });
+  it("an error on the way comes from who sent it, with the guest's packet in it; no answer → nothing; not allowed → 3/13", async () => {
+    const { host, send, icmp, packets } = await start();
+    host.answer = { type: 11, code: 0, from: "203.0.113.5" };
+    send(ping);
+    await settled();
+    const [error] = packets();
+    expect(error!.source).toBe(ip("203.0.113.5"));
+    expect(icmp([error!])).toMatchObject([{ type: 11, code: 0 }]);
+    expect(wire.parseIpv4Packet(icmp([error!])[0]!.payload)).toMatchObject({ source: GUEST, destination: WORLD });
+    host.answer = undefined;
+    send(ping);
+    await settled();
+    expect(packets()).toEqual([]);
+    host.answer = new HostError("denied", "no");
+    send(ping);
+    await settled();
+    expect(icmp(packets())).toMatchObject([{ type: 3, code: 13 }]);
   });
 });
 

@@ -1,81 +1,40 @@
 import { spawnSync, type ChildProcess } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
-import { connectGrpc } from "@polyvisor/contracts/grpc";
-import { Impairment, NETWORK, Network, NetworkMode, Port, PublishRequest, type NetworkPort } from "@polyvisor/contracts/network";
-import { temporaryDirectory } from "@polyvisor/testkit";
-import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { Namespace, namespacesMissing, type Lines } from "./testing/namespaces.ts";
+import { readFileSync } from "node:fs";
+import { Impairment, Network, NetworkMode, PublishRequest, type NetworkPort } from "@polyvisor/contracts/network";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { namespacesMissing, type Lines, type Namespace } from "./testing/namespaces.ts";
+import { GATEWAY, NatRig } from "./testing/nat-rig.ts";
 import { hashOf } from "./testing/traffic.ts";
 
 /** 1 GiB by hand: PV_TRAFFIC_MB=1024. */
 const BYTES = Number(process.env["PV_TRAFFIC_MB"] ?? 64) * 1024 * 1024;
 const IMPAIRED_BYTES = process.env["PV_TRAFFIC_MB"] === undefined ? 16 * 1024 * 1024 : BYTES;
 const SERVER = 9000;
-const GATEWAY = "10.0.2.2";
-const MAC = "52:54:00:00:00:15";
 const missing = namespacesMissing();
 const noTcpdump = spawnSync("tcpdump", ["--version"]).error !== undefined;
 if (!missing && noTcpdump) console.log("skipped: TCP options as a kernel sees them: needs tcpdump");
 if (missing) console.log(`skipped: the NAT against a Linux kernel's stack ${missing}`);
 
-/**
- * The guest is a Linux kernel's own stack at native speed: a namespace behind a TAP interface that is a port of the fabric. The
- * fabric, its own process, lives in a namespace that plays the host; the outside is a third.
- */
 describe.skipIf(missing !== undefined)("the NAT against a Linux kernel's stack", () => {
-  const directory = temporaryDirectory("pv-nat-");
+  let rig: NatRig;
   let guest: Namespace;
   let host: Namespace;
   let world: Namespace;
-  let service: ChildProcess;
   let fabric: NetworkPort;
-  let closeConnection: () => void;
   let loopback: Lines;
   let outside: Lines;
 
-  const tap = `pvt${process.pid}`;
-  const socket = join(directory.path, "fabric.sock");
-  const startFabric = async (): Promise<void> => {
-    const main = new URL("main.ts", import.meta.url).pathname;
-    service = host.spawn(process.execPath, [main], { PV_LISTEN: `unix:${socket}`, PV_STATE_DIR: join(directory.path, "state"), PV_LOG_LEVEL: "error" });
-    await vi.waitUntil(() => existsSync(socket), { timeout: 60_000 });
-    const connection = connectGrpc(NETWORK, `unix:${socket}`);
-    fabric = connection.port;
-    closeConnection = () => connection.close();
-    await vi.waitUntil(() => fabric.listNetworks({}).then(() => true, () => false), { timeout: 60_000 });
-  };
-  /** The TAP interface goes to the guest, which gets its address by hand. */
-  const plugIn = (mtu = 1500): void => {
-    host.run("ip", "link", "set", tap, "netns", guest.name);
-    guest.run("ip", "link", "set", tap, "address", MAC, "mtu", String(mtu), "up"); // another one would be spoofed
-    guest.run("ip", "address", "add", "10.0.2.15/24", "dev", tap);
-    guest.run("ip", "route", "add", "default", "via", GATEWAY);
-  };
   const flows = async () => (await fabric.listFlows({ machine: "" })).natFlows;
   const impair = (fields: Parameters<typeof Impairment.fromPartial>[0]) => fabric.setImpairment({ impairment: Impairment.fromPartial({ port: "peer/net0", ...fields }) });
 
   beforeAll(async () => {
-    guest = new Namespace("guest");
-    host = new Namespace("host");
-    world = new Namespace("world");
-    host.run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1", "netns", world.name);
-    host.run("ip", "address", "add", "192.0.2.1/24", "dev", "up0");
-    host.run("ip", "link", "set", "up0", "up");
-    world.run("ip", "address", "add", "192.0.2.2/24", "dev", "up1");
-    world.run("ip", "link", "set", "up1", "up");
+    rig = await NatRig.start();
+    ({ guest, host, world, fabric } = rig);
     host.run("ip", "route", "add", "unreachable", "198.51.100.1");
-    await startFabric();
-    await fabric.createPort({ port: Port.fromPartial({ id: "peer/net0", machine: "peer", mac: MAC, peer: `tap:${tap}` }) });
-    plugIn();
     loopback = await host.server(SERVER);
     outside = await world.server(SERVER);
   });
-  afterAll(() => {
-    closeConnection?.();
-    for (const namespace of [guest, host, world]) namespace?.close();
-    directory[Symbol.dispose]();
-  });
+  afterAll(() => rig?.close());
 
   it("bytes arrive whole each way, from the host's loopback and from outside", async () => {
     const hash = hashOf(BYTES);
@@ -119,7 +78,7 @@ describe.skipIf(missing !== undefined)("the NAT against a Linux kernel's stack",
   });
   it.skipIf(noTcpdump)("window scale, timestamps and SACK only when offered", async () => {
     const opening = async (): Promise<string> => {
-      const sniffer = guest.spawn("tcpdump", ["-i", tap, "-n", "-c", "1", "-l", `tcp[tcpflags] = (tcp-syn|tcp-ack) and src port ${SERVER}`]);
+      const sniffer = guest.spawn("tcpdump", ["-i", rig.tap, "-n", "-c", "1", "-l", `tcp[tcpflags] = (tcp-syn|tcp-ack) and src port ${SERVER}`]);
       let text = "";
       sniffer.stdout!.on("data", (chunk) => (text += String(chunk)));
       await new Promise((resolve) => setTimeout(resolve, 1500)); // until it listens
@@ -168,11 +127,11 @@ describe.skipIf(missing !== undefined)("the NAT against a Linux kernel's stack",
     await expect.poll(async () => (await flows()).filter(({ state }) => state === "ESTABLISHED").length, { timeout: 20_000 }).toBe(0);
   });
   it("a server that never reads holds the guest back; the fabric keeps no more than its buffer", async () => {
-    const before = memoryOf(service);
+    const before = memoryOf(rig.service);
     const stuffing = guest.start("stuff", GATEWAY, SERVER);
     const { stuffed } = await stuffing.next("stuffed");
     expect(Number(stuffed)).toBeLessThan(32 * 1024 * 1024); // the kernels' own buffers at both ends, and ours of 1 MiB
-    expect(memoryOf(service) - before).toBeLessThan(64 * 1024 * 1024);
+    expect(memoryOf(rig.service) - before).toBeLessThan(64 * 1024 * 1024);
     stuffing.go();
     await stuffing.last();
   });
@@ -192,13 +151,12 @@ describe.skipIf(missing !== undefined)("the NAT against a Linux kernel's stack",
   it("killed and started again: networks, ports, leases and forwards are back", async () => {
     await fabric.createNetwork({ network: Network.fromPartial({ name: "lab", mode: NetworkMode.NAT_NETWORK, subnet: "10.9.0.0/24" }) });
     const before = (await fabric.listForwards({ machine: "peer" })).forwards.map(({ id }) => id);
-    closeConnection();
-    service.kill("SIGKILL");
-    await new Promise((resolve) => service.once("exit", resolve));
-    await startFabric();
+    await rig.killFabric();
+    await rig.startFabric();
+    ({ fabric } = rig);
     expect((await fabric.listNetworks({})).networks.map(({ name }) => name)).toEqual(expect.arrayContaining(["nat", "lab"]));
     await expect.poll(async () => (await fabric.listForwards({ machine: "peer" })).forwards.map(({ id, problem }) => [id, problem])).toEqual(before.map((id) => [id, ""]));
-    plugIn();
+    rig.plugIn();
     const inGuest = await guest.server(8000);
     expect(await world.client("down", "192.0.2.1", 8080, 1000)).toEqual({ bytes: 1000, hash: hashOf(1000) });
     expect(await guest.client("down", GATEWAY, SERVER, 1_000_000)).toEqual({ bytes: 1_000_000, hash: hashOf(1_000_000) });

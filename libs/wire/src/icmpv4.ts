@@ -36,13 +36,14 @@ export function emitIcmp(message: IcmpMessage): Uint8Array {
  * (RFC 1812, 4.3.2.3). Undefined where RFC 1122, 3.2.2 forbids an error: about ICMP errors, and fragments other than the first.
  */
 export function unreachable(about: Ipv4Packet, code: number): IcmpMessage | undefined {
-  return errorAbout(about, ICMP_TYPE.UNREACHABLE, code);
+  return icmpErrorAbout(about, ICMP_TYPE.UNREACHABLE, code);
 }
 /** "Time exceeded in transit": the packet's last hop was here. */
 export function timeExceeded(about: Ipv4Packet): IcmpMessage | undefined {
-  return errorAbout(about, ICMP_TYPE.TIME_EXCEEDED, 0);
+  return icmpErrorAbout(about, ICMP_TYPE.TIME_EXCEEDED, 0);
 }
-function errorAbout(about: Ipv4Packet, type: number, code: number): IcmpMessage | undefined {
+/** An error of any type about a packet, as {@link unreachable} says. */
+export function icmpErrorAbout(about: Ipv4Packet, type: number, code: number): IcmpMessage | undefined {
   if (about.fragmentOffset > 0) return undefined;
   if (about.protocol === IP_PROTOCOL.ICMP) {
     if (about.payload[0] !== ICMP_TYPE.ECHO_REQUEST || isFragment(about)) return undefined;

@@ -2,6 +2,7 @@ import { createHmac, randomBytes } from "node:crypto";
 import { connect, createServer, type Socket } from "node:net";
 import type { HostError, HostNetwork, HostStream, HostStreamEvents } from "../core/nat/host-network.ts";
 import { bindDatagrams, datagrams } from "./host-datagrams.ts";
+import { LinuxEcho } from "./host-echo.ts";
 import { hostError, showAddress } from "./host-error.ts";
 
 /** The host's network through its sockets: what any user may do. */
@@ -42,6 +43,7 @@ export function hostSockets(): HostNetwork {
     },
     datagrams,
     bindDatagrams,
+    ...(process.platform === "linux" ? { echo: new LinuxEcho() } : {}),
     initialSequence: (connection) => createHmac("sha256", secret).update(connection).digest().readUInt32BE(0),
   };
 }

@@ -11,6 +11,11 @@ export interface LinuxCalls {
   /** Of requests whose argument is a number and no address. */
   ioctlValue(fd: number, request: number, value: number): number;
   socket(domain: number, type: number, protocol: number): number;
+  connect(fd: number, address: Uint8Array, bytes: number): number;
+  /** `message`: a struct msghdr (recv(2)). */
+  recvmsg(fd: number, message: Uint8Array, flags: number): number;
+  /** Where a buffer's bytes lie, for structures that point to it. */
+  addressOf(buffer: Uint8Array): bigint;
   bind(fd: number, address: Uint8Array, bytes: number): number;
   setsockopt(fd: number, level: number, option: number, value: Uint8Array, bytes: number): number;
   eventfd(initial: number, flags: number): number;
@@ -43,6 +48,9 @@ export function linuxCalls(): LinuxCalls {
     ioctl: libc.func("int ioctl(int fd, unsigned long request, void *arg)"),
     ioctlValue: libc.func("int ioctl(int fd, unsigned long request, unsigned long value)"),
     socket: libc.func("int socket(int domain, int type, int protocol)"),
+    connect: libc.func("int connect(int fd, void *address, unsigned int bytes)"),
+    recvmsg: libc.func("long recvmsg(int fd, void *message, int flags)"),
+    addressOf: (buffer) => koffi.address(buffer),
     bind: libc.func("int bind(int fd, void *address, unsigned int bytes)"),
     setsockopt: libc.func("int setsockopt(int fd, int level, int option, void *value, unsigned int bytes)"),
     eventfd: libc.func("int eventfd(unsigned int initial, int flags)"),
@@ -56,5 +64,5 @@ export function linuxCalls(): LinuxCalls {
 }
 
 /** errno(3) of x86, arm and riscv Linux alike. */
-export const ERRNO = { EPERM: 1, ENOENT: 2, EAGAIN: 11, EACCES: 13, EBUSY: 16, EEXIST: 17, ENODEV: 19, EINVAL: 22, ENOBUFS: 105 } as const;
+export const ERRNO = { EPERM: 1, ENOENT: 2, EAGAIN: 11, EACCES: 13, EBUSY: 16, EEXIST: 17, ENODEV: 19, EINVAL: 22, ENOBUFS: 105, ENETUNREACH: 101, EHOSTUNREACH: 113 } as const;
 export const O_NONBLOCK_RDWR = 0o4002; // open(2)

@@ -16,6 +16,7 @@ import {
   ETHERTYPE,
   formatIpv4,
   fragmentIpv4,
+  icmpErrorAbout,
   ICMP_TYPE,
   inSubnet,
   IP_PROTOCOL,
@@ -48,6 +49,7 @@ import {
   type MacAddress,
 } from "@polyvisor/wire";
 import { DhcpServer, type DhcpNetwork, type Lease } from "./dhcp-server.ts";
+import { Ipv6Gateway } from "./gateway6.ts";
 import { DnsForwarder, type DnsUpstream } from "./dns-forwarder.ts";
 import { dnsStream } from "./dns-stream.ts";
 import type { SwitchPort } from "./l2-switch.ts";
@@ -113,6 +115,7 @@ export class Gateway implements SwitchPort, GuestSide {
   readonly #send: (frame: Frame) => void;
   readonly #neighbours: Neighbours;
   readonly #reassembly: Reassembly;
+  readonly #ipv6: Ipv6Gateway;
   #identification = 0;
 
   constructor(settings: GatewaySettings, environment: GatewayEnvironment, send: (frame: Frame) => void) {
@@ -129,6 +132,7 @@ export class Gateway implements SwitchPort, GuestSide {
     this.#send = send;
     this.#neighbours = new Neighbours(clock, (address) => this.#askFor(address), send);
     this.#reassembly = new Reassembly(clock);
+    this.#ipv6 = new Ipv6Gateway({ mac: gatewayMac(settings.gateway), subnetBase: settings.subnet.base, mtu: settings.mtu }, send);
     this.nat = new Nat(this, host, clock, settings.gateway);
   }
 
@@ -164,6 +168,7 @@ export class Gateway implements SwitchPort, GuestSide {
   #handle(frame: EthernetFrame, verified: boolean): boolean {
     if (frame.vlan) return false;
     if (frame.etherType === ETHERTYPE.ARP) return this.#arp(frame);
+    if (frame.etherType === ETHERTYPE.IPV6) return this.#ipv6.handle(frame);
     const packet = frame.etherType === ETHERTYPE.IPV4 ? parseIpv4Packet(frame.payload) : undefined;
     if (!packet) return false;
     const { destination, source } = packet;
@@ -289,10 +294,12 @@ export class Gateway implements SwitchPort, GuestSide {
   unreachable(about: Ipv4Packet, code: number): void {
     this.#error(about, unreachable(about, code));
   }
-  #error(about: Ipv4Packet, error: IcmpMessage | undefined): void {
+  icmpError(about: Ipv4Packet, { type, code, from }: { readonly type: number; readonly code: number; readonly from: Ipv4Address }): void {
+    this.#error(about, icmpErrorAbout(about, type, code), from);
+  }
+  /** From the router, as a host on the way would say it; about the router's own ports, from the address that was asked. */
+  #error(about: Ipv4Packet, error: IcmpMessage | undefined, source = this.#isOurs(about.destination) ? about.destination : this.#network.gateway): void {
     if (!error) return;
-    // From the router, as a host on the way would say it; about the router's own ports, from the address that was asked.
-    const source = this.#isOurs(about.destination) ? about.destination : this.#network.gateway;
     this.#toGuest(ipv4Datagram({ source, destination: about.source, protocol: IP_PROTOCOL.ICMP, payload: emitIcmp(error) }));
   }
   reset(packet: Ipv4Packet): void {

@@ -1,5 +1,6 @@
 import {
   HostError,
+  type EchoOutcome,
   type HostAddress,
   type HostDatagramEvents,
   type HostFailure,
@@ -63,6 +64,17 @@ export class FakeHost implements HostNetwork {
   readonly sockets: { events: HostDatagramEvents; sent: { data: Uint8Array; to: HostAddress }[]; closed: boolean }[] = [];
   readonly listeners = new Map<string, (stream: HostStream, listen: (events: HostStreamEvents) => void) => void>();
   readonly bound = new Map<string, { received: (data: Uint8Array, from: HostAddress) => void; sent: { data: Uint8Array; to: HostAddress }[] }>();
+
+  /** Echo requests that were sent; set `answer` before. */
+  readonly echoes: { address: string; data: Uint8Array; timeToLive: number }[] = [];
+  answer: EchoOutcome | HostError | undefined = new HostError("denied", "denied");
+  readonly echo = {
+    echo: async (address: string, data: Uint8Array, timeToLive: number) => {
+      this.echoes.push({ address, data, timeToLive });
+      if (this.answer instanceof HostError) throw this.answer;
+      return this.answer;
+    },
+  };
 
   get stream(): FakeStream {
     return this.streams.at(-1)!;

@@ -31,6 +31,8 @@ export interface Refusal {
 /** The guest's side, as flows see it. */
 export interface GuestSide extends Refusal {
   path(guest: number, remote: number): GuestPath;
+  /** An ICMP error about a guest's packet, as from whoever sent it to the host. */
+  icmpError(packet: Ipv4Packet, error: { readonly type: number; readonly code: number; readonly from: number }): void;
   /** Runs what sends frames outside of a frame's arrival, so that they go out together. */
   turn(run: () => void): void;
   /** Calls `run` once when the batch of frames that is coming in is over. */

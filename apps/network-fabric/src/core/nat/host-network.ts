@@ -61,10 +61,13 @@ export interface HostDatagrams {
   close(): void;
 }
 
+/** What became of an echo request: the answer's data, or an ICMP error (RFC 792) and who sent it. */
+export type EchoOutcome = { readonly data: Uint8Array } | { readonly type: number; readonly code: number; readonly from: string };
+
 /** Sends ICMP echo requests of the host where it may. */
 export interface HostEcho {
-  /** The answer's data, or undefined when none came in time. Rejects with a HostError. */
-  echo(address: string, data: Uint8Array, timeToLive: number): Promise<Uint8Array | undefined>;
+  /** Undefined: nothing came in time. Rejects with a HostError ("denied": the host does not let us). */
+  echo(address: string, data: Uint8Array, timeToLive: number): Promise<EchoOutcome | undefined>;
 }
 
 /** The host's network as the NAT uses it: everything a user without privileges may do. */

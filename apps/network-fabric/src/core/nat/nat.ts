@@ -1,8 +1,8 @@
 import type { Clock } from "@polyvisor/service-kit";
 import type { Flow } from "@polyvisor/contracts/network";
-import { emitIcmp, formatIpv4, ICMP_TYPE, IP_PROTOCOL, parseIcmp, UNREACHABLE_CODE, type Ipv4Address, type Ipv4Packet } from "@polyvisor/wire";
+import { emitIcmp, formatIpv4, ICMP_TYPE, IP_PROTOCOL, parseIcmp, parseIpv4, UNREACHABLE_CODE, type Ipv4Address, type Ipv4Packet } from "@polyvisor/wire";
 import type { GuestSide } from "./guest-path.ts";
-import type { HostNetwork } from "./host-network.ts";
+import { HostError, type HostNetwork } from "./host-network.ts";
 import { TcpNat } from "./tcp-nat.ts";
 import { hostSide, UdpNat } from "./udp-nat.ts";
 
@@ -53,15 +53,20 @@ export class Nat {
     const kept = { ...packet, payload: packet.payload.slice() };
     const { rest } = request;
     echo.echo(to, request.payload.slice(), packet.timeToLive - 1).then(
-      (data) => {
+      (outcome) => {
         this.#echoes--;
-        if (!data) return;
-        const payload = emitIcmp({ type: ICMP_TYPE.ECHO_REPLY, code: 0, rest, payload: data });
-        this.#guest.turn(() => this.#guest.path(kept.source, kept.destination).sendDatagram(IP_PROTOCOL.ICMP, payload));
+        if (!outcome) return;
+        this.#guest.turn(() => {
+          if ("data" in outcome) {
+            const payload = emitIcmp({ type: ICMP_TYPE.ECHO_REPLY, code: 0, rest, payload: outcome.data });
+            this.#guest.path(kept.source, kept.destination).sendDatagram(IP_PROTOCOL.ICMP, payload);
+          } else this.#guest.icmpError(kept, { ...outcome, from: parseIpv4(outcome.from) ?? this.#gateway });
+        });
       },
-      () => {
+      (error: unknown) => {
         this.#echoes--;
-        this.#guest.turn(() => this.#guest.unreachable(kept, UNREACHABLE_CODE.HOST));
+        const denied = error instanceof HostError && error.failure === "denied";
+        this.#guest.turn(() => this.#guest.unreachable(kept, denied ? UNREACHABLE_CODE.ADMINISTRATIVELY : UNREACHABLE_CODE.HOST));
       },
     );
   }
