@@ -189,8 +189,13 @@ export class HartLoop {
     const words = this.#cells.i32;
     const slept = this.#idle((start) =>
       this.#parts.mailbox.block(() => {
-        for (const end = start + Math.min(this.#poll.windowMs, ms); this.#parts.time.hostMs() < end; Atomics.pause()) {
+        const end = start + Math.min(this.#poll.windowMs, ms);
+        for (let now = start; now < end; ) {
           if (Atomics.load(words, ATTENTION >> 2) !== 0) return;
+          Atomics.pause();
+          const before = now;
+          now = this.#parts.time.hostMs();
+          if (!this.#poll.looked(now - before)) break;
         }
         Atomics.wait(words, ATTENTION >> 2, 0, ms);
       }),

@@ -429,7 +429,8 @@ export class Machine {
         if (quietSince === 0) quietSince = now;
         if (now < awakeUntil || now < quietSince + poll.windowMs) {
           rounds = 0;
-          if (!glance(words, DOORBELL >> 2, seen)) await this.#host.turn();
+          const rung = glance(words, DOORBELL >> 2, seen);
+          if (poll.looked(this.#host.hostMs() - now) && !rung) await this.#host.turn();
           continue;
         }
       }

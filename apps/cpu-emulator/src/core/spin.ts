@@ -40,6 +40,10 @@ export function glance(words: Int32Array, index: number, value: number): boolean
 /** Waits up to this long are worth looking for; KVM's default on x86. */
 const LONGEST_POLL_MS = 0.2;
 const FIRST_POLL_MS = 0.02;
+/** One look takes microseconds. */
+const LOST_CORE_MS = 0.1;
+/** Waits without looking after that. */
+const PAUSE_WAITS = 500;
 
 /**
  * How long to look before a sleep, learnt from the sleeps before (Linux, Documentation/virt/kvm/halt-polling.rst): longer after a
@@ -49,10 +53,20 @@ const FIRST_POLL_MS = 0.02;
 export class HaltPoll {
   /** For the next sleep. */
   windowMs = 0;
+  #pause = 0;
 
   /** Tells how long the wait was, looking included. */
   waited(ms: number): void {
-    if (ms > LONGEST_POLL_MS) this.windowMs = 0;
+    if (this.#pause > 0) this.#pause--;
+    else if (ms > LONGEST_POLL_MS) this.windowMs = 0;
     else if (ms > this.windowMs) this.windowMs = Math.min(Math.max(FIRST_POLL_MS, 2 * ms), LONGEST_POLL_MS);
+  }
+
+  /** Tells how long one look took. Who lost his core by looking has others beside him who need it, perhaps to wake him. */
+  looked(ms: number): boolean {
+    if (ms < LOST_CORE_MS) return true;
+    this.windowMs = 0;
+    this.#pause = PAUSE_WAITS;
+    return false;
   }
 }
