@@ -1,3 +1,4 @@
+import { createSocket } from "node:dgram";
 import { execFileSync, spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
@@ -148,21 +149,34 @@ describe.skipIf(noPrivileges.length > 0)("a machine on three networks, with real
     expect(await hv.json("status", "m")).toMatchObject({ state: "running" });
   });
 
-  it.skipIf(noQemu.length > 0)("a stock QEMU guest on a fabric port: it and our guest ping each other", async () => {
+  it.skipIf(noQemu.length > 0)("a stock QEMU guest on two fabric ports, stream and dgram: it and our guest ping each other on both networks", async () => {
     const socket = join(directory, "q.sock");
     await hv.ok("net", "plug", "lan1", "--qemu-stream", socket);
+    const [local, remote] = [await freeUdpPort(), await freeUdpPort()];
+    await hv.ok("net", "plug", "n0", "--qemu-dgram", `${local}:${remote}`);
     const box = await buildBox("debian/minimal", { cacheDir: join(process.env["HV_HOME"] ?? join(homedir(), ".polyvisor"), "cache") });
     const qemu = spawned("qemu-system-riscv64", [
       ...["-machine", "virt", "-m", "128M", "-nographic", "-kernel", box.kernel.path, "-initrd", box.initrd!.path],
-      ...["-append", "console=ttyS0 quiet hv.hostname=q hv.net=52:54:00:99:00:01,10.77.0.2/24"],
+      ...["-append", "console=ttyS0 quiet hv.hostname=q hv.net=52:54:00:99:00:01,10.77.0.2/24 hv.net=52:54:00:99:00:02,10.0.3.99/24"],
       ...["-netdev", `stream,id=n0,server=off,addr.type=unix,addr.path=${socket}`, "-device", "virtio-net-device,netdev=n0,mac=52:54:00:99:00:01"],
+      ...["-netdev", `dgram,id=n1,local.type=inet,local.host=127.0.0.1,local.port=${remote},remote.type=inet,remote.host=127.0.0.1,remote.port=${local}`, "-device", "virtio-net-device,netdev=n1,mac=52:54:00:99:00:02"],
     ]);
     let output = "";
     qemu.stdout!.on("data", (chunk: Buffer) => (output += chunk.toString()));
     await expect.poll(async () => (await hv.sh("m", "ping -c 1 -W 2 10.77.0.2")).stdout, { timeout: 150_000, interval: 1000 }).toContain("1 packets received");
-    qemu.stdin!.write("ping -c 2 10.77.0.1\n");
+    await expect.poll(async () => (await hv.sh("m", "ping -c 1 -W 2 10.0.3.99")).stdout, { timeout: 30_000, interval: 1000 }).toContain("1 packets received");
+    qemu.stdin!.write("ping -c 2 10.77.0.1; ping -c 3 10.0.3.77\n");
     await expect.poll(() => output, { timeout: 60_000 }).toContain("2 packets received");
+    await expect.poll(() => output, { timeout: 60_000 }).toContain("3 packets received");
     const { stations } = await hv.json<{ stations: { mac: string; port: string }[] }>("net", "inspect", "lan1");
     expect(stations).toContainEqual(expect.objectContaining({ mac: "52:54:00:99:00:01", port: "peer/lan1-0" }));
   });
 });
+
+async function freeUdpPort(): Promise<number> {
+  const socket = createSocket("udp4");
+  await new Promise<void>((resolve) => socket.bind(0, "127.0.0.1", resolve));
+  const { port } = socket.address();
+  await new Promise<void>((resolve) => socket.close(resolve));
+  return port;
+}
