@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- --rounds N] [--only boot,bare,disk,blocks,exits,mediation,compute,debian] [--json FILE]`: the figures of the README, beside
+ * `npm run bench [-- --rounds N] [--only boot,bare,disk,blocks,exits,mediation,compute,debian,net] [--json FILE]`: the figures of the README, beside
  * QEMU TCG on the same box in the same run. Shared machines are noisy: read the ratios, and run it twice.
  */
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -13,12 +13,13 @@ import { median, render, type Figure } from "./figures.ts";
 import { parseReport, writeBenchImage } from "./guest-program.ts";
 import { Hv } from "./hv.ts";
 import { mediationCostNs } from "./mediation-cost.ts";
+import { netFigures } from "./net-figures.ts";
 import { QemuGuest, qemuVersion, runBare } from "./qemu.ts";
 import { socketRoundTripUs } from "./socket-floor.ts";
 
 const { values: options } = parseArgs({ options: { rounds: { type: "string", default: "3" }, only: { type: "string" }, json: { type: "string" } } });
 const rounds = Number(options.rounds);
-const sections = new Set((options.only ?? "boot,bare,disk,blocks,exits,mediation,compute,debian").split(","));
+const sections = new Set((options.only ?? "boot,bare,disk,blocks,exits,mediation,compute,debian,net").split(","));
 const TOPOLOGIES = ["embedded", "processes"] as const;
 const QEMU = "QEMU TCG";
 const QEMU_QCOW2 = "QEMU qcow2";
@@ -58,6 +59,7 @@ try {
   }
   const engines = { hv, rounds, qemu: version !== undefined, work, step };
   if (sections.has("compute")) figures.push(...(await bareSuite(engines)));
+  if (sections.has("net")) figures.push(...(await netFigures(engines)));
   if (sections.has("debian")) figures.push(...(await guestSuite(engines)));
   console.log(`${version ?? "no QEMU"}; Node ${process.version}; median of ${rounds}`);
   console.log(render(figures));

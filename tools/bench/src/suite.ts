@@ -8,7 +8,6 @@ const FLAGS = [
   "-O2", "-march=rv64gc", "-mabi=lp64d", "-nostdlib", "-nostartfiles", "-static", "-s", "-ffreestanding",
   "-fno-tree-loop-distribute-patterns", "-fno-stack-protector", "-Wl,--build-id=none",
 ];
-const SOURCE = new URL("./programs/compute.c", import.meta.url).pathname;
 
 /** The programs of programs/compute.c, in its order. */
 export const COMPUTE = ["sieve", "coremix", "calls", "memstr", "bytecode", "nbody"] as const;
@@ -20,15 +19,17 @@ export function compilerMissing(): string | undefined {
   return status === 0 ? undefined : `${COMPILER} cannot be started (${error?.message ?? `status ${status}`}; Debian: apt-get install gcc-riscv64-linux-gnu)`;
 }
 
-function compile(output: string, ...flags: string[]): string {
-  const { status, stderr } = spawnSync(COMPILER, [...FLAGS, ...flags, "-o", output, SOURCE], { encoding: "utf8" });
+/** Compiles a file of programs/ for a guest, without a C library. */
+export function compileProgram(source: string, output: string, ...flags: string[]): string {
+  const path = new URL(`./programs/${source}`, import.meta.url).pathname;
+  const { status, stderr } = spawnSync(COMPILER, [...FLAGS, ...flags, "-o", output, path], { encoding: "utf8" });
   if (status !== 0) throw new Error(`${COMPILER} ${flags.join(" ")}: ${stderr}`);
   return output;
 }
 
 /** An M-mode image for the start of RAM. */
 export function buildBareSuite(directory: string): string {
-  const elf = compile(join(directory, "compute.elf"), "-DBARE", "-mcmodel=medany", "-Wl,-T", new URL("./programs/compute.ld", import.meta.url).pathname, "-Wl,--no-warn-rwx-segments");
+  const elf = compileProgram("compute.c", join(directory, "compute.elf"), "-DBARE", "-mcmodel=medany", "-Wl,-T", new URL("./programs/compute.ld", import.meta.url).pathname, "-Wl,--no-warn-rwx-segments");
   const image = join(directory, "compute.bin");
   const { status, stderr } = spawnSync("riscv64-linux-gnu-objcopy", ["-O", "binary", elf, image], { encoding: "utf8" });
   if (status !== 0) throw new Error(`objcopy: ${stderr}`);
@@ -40,7 +41,7 @@ export type Shell = (command: string) => Promise<string>;
 
 /** Puts the suite into a guest as /tmp/compute, and a text of some 8 MB as /tmp/text, in commands short enough for the agent. */
 export async function installSuite(directory: string, shell: Shell): Promise<void> {
-  const program = gzipSync(readFileSync(compile(join(directory, "compute")))).toString("base64");
+  const program = gzipSync(readFileSync(compileProgram("compute.c", join(directory, "compute")))).toString("base64");
   for (const part of program.match(/.{1,2400}/g)!) await shell(`echo ${part} >> /tmp/compute.b64`);
   const output = await shell("base64 -d < /tmp/compute.b64 | gunzip > /tmp/compute && chmod +x /tmp/compute && seq 1 1200000 > /tmp/text && echo installed");
   if (!output.includes("installed")) throw new Error(`the compute suite could not be put into the guest: ${output}`);
