@@ -1,5 +1,5 @@
 import { MessageChannel, Worker, receiveMessageOnPort, type MessagePort } from "node:worker_threads";
-import type { ReadyBatch, Translator } from "../core/translator/engine.ts";
+import type { ReadyAhead, ReadyBatch, Translator } from "../core/translator/engine.ts";
 import type { TranslationRequest } from "../core/translator/translate.ts";
 
 /** A hart's connection to its machine's translator: the hart's end, and a word that says how many batches wait in it. */
@@ -24,9 +24,9 @@ export class PortTranslator implements Translator {
   request(request: TranslationRequest): void {
     this.#port.postMessage(request);
   }
-  poll(): ReadyBatch | undefined {
+  poll(): ReadyBatch | ReadyAhead | undefined {
     if (Atomics.load(this.#ready, 0) === 0) return undefined;
-    const received = receiveMessageOnPort(this.#port) as { message: ReadyBatch } | undefined;
+    const received = receiveMessageOnPort(this.#port) as { message: ReadyBatch | ReadyAhead } | undefined;
     if (!received) return undefined;
     Atomics.sub(this.#ready, 0, 1);
     return received.message;

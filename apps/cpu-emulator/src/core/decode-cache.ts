@@ -46,7 +46,10 @@ export const PROFILE = COUNTERS + COUNTER_MASK + 2;
 export const PROFILE_MASK = 0x3ff0;
 /** i32 per frame: changes before and after its snapshot does; odd while it changes. */
 export const VERSIONS = PROFILE + PROFILE_MASK + 16;
-export const TRANSLATION_END = VERSIONS + FRAMES * 4;
+/** i32 per page of regions translated ahead: its frame, 0 while it is not known (translator/ahead). */
+export const FRAME_CELLS = (VERSIONS + FRAMES * 4 + 63) & ~63;
+export const MOST_FRAME_CELLS = 0x1_0000;
+export const TRANSLATION_END = FRAME_CELLS + MOST_FRAME_CELLS * 4;
 if (TRANSLATION_END > HART_AREA_BYTES) throw new Error("decode cache: FRAMES do not fit the hart area");
 
 export interface DecodeCacheOptions {

@@ -15,7 +15,7 @@ import { enterSupervisor } from "./sbi/sbi.ts";
 import { HaltPoll } from "./spin.ts";
 
 /** Engines by the names of CreateHarts and SetEngine; the index goes through ENGINE_WANTED. */
-export const ENGINES = ["interpreter", "reference", "dynamic"] as const;
+export const ENGINES = ["interpreter", "reference", "dynamic", "static", "recording"] as const;
 export type EngineName = (typeof ENGINES)[number];
 export const DEFAULT_ENGINE: EngineName = "dynamic";
 

@@ -12,6 +12,7 @@ import { HartPhysical } from "./physical.ts";
 import { Privileged } from "./privileged.ts";
 import { ReferenceEngine } from "./reference-engine.ts";
 import { supervisorCalls } from "./sbi/sbi.ts";
+import { ModeEngine } from "./translator/ahead/mode-engine.ts";
 import { DynamicEngine, type Translator } from "./translator/engine.ts";
 
 export interface HartSurroundings {
@@ -45,6 +46,7 @@ export function assembleHart(options: HartThreadOptions, surroundings: HartSurro
         });
       case "dynamic":
         return new DynamicEngine({ cells, memory, interpreter: engine("interpreter") as InterpreterEngine, translator: surroundings.translator });
+      case "static": case "recording": return new ModeEngine(name, engine("dynamic") as DynamicEngine);
     }
   };
   const loop = new HartLoop({

@@ -84,12 +84,27 @@ describe("translated code", () => {
       for (let seed = first; seed < first + 2; seed++) {
         const source = randomGraph(seed, blocks, padding);
         const expected = state(ran(source, "interpreter"));
-        for (const [engine, slice] of [["translated", 5000], ["dynamic", 4500]] as const) {
+        for (const [engine, slice] of [["translated", 5000], ["dynamic", 4500], ["static", 5000], ["static", 4500]] as const) {
           expect(state(ran(source, engine, slice, engine === "dynamic" ? { hotAfter: 20 } : {})), `seed ${seed}, ${engine}, slices of ${slice}`).toEqual(expected);
         }
       }
     });
   }
+
+  it("is used when it was made ahead, in another machine and at another address; the results are the same", () => {
+    const recorder = ran(FIB, "recording");
+    const machine = new BareMachine(16 << 20, "static", undefined, { hotAfter: 60_000 });
+    machine.ahead(recorder.hot!.recorded);
+    const base = BigInt(BareMachine.RAM_BASE) + 0x5000n;
+    machine.load(FIB, base);
+    machine.pc = base;
+    expect(machine.run(20_000_000, 5000)).toBe("wfi");
+    expect(state(machine)[10]).toBe(2584n);
+    expect(machine.instret).toBe(recorder.instret);
+    expect(machine.events()["ahead-placed"]).toBeGreaterThan(0);
+    expect(machine.events()["regions-made"]).toBe(0);
+    expect(machine.events()["translated-instructions"]).toBeGreaterThan(Number(machine.instret) / 2);
+  });
 
   it("is forgotten when fence.i finds other bytes, and only then (Zifencei)", () => {
     const machine = ran(`

@@ -7,13 +7,20 @@ import type { CpuFeatures } from "../cpu-features.ts";
 import { Privileged } from "../privileged.ts";
 import { Mmu } from "../mmu.ts";
 import { ReferenceEngine } from "../reference-engine.ts";
-import { DynamicEngine, type DynamicOptions } from "../translator/engine.ts";
+import { ModeEngine } from "../translator/ahead/mode-engine.ts";
+import { reachableRegions } from "../translator/ahead/reachable.ts";
+import type { RecordedRegion } from "../translator/ahead/recording.ts";
+import { translateAhead } from "../translator/ahead/translate-ahead.ts";
+import { AHEAD_SLOTS, DynamicEngine, type DynamicOptions } from "../translator/engine.ts";
 import { InlineTranslator } from "../translator/inline-translator.ts";
 import { createInterpreter, fusedArithmetic, type InterpreterEngine } from "./engine.ts";
 
-/** `translated`: engine `dynamic` that translates everything when it is first reached. */
+/**
+ * `translated`: engine `dynamic` that translates everything when it is first reached; `static`: what can be reached from pc and the
+ * program's labels is translated when it first runs, and the rest as `translated`.
+ */
 export type BareDynamic = Pick<DynamicOptions, "hotAfter" | "mostRegions"> & { readonly features?: CpuFeatures };
-export type BareEngine = "interpreter" | "reference" | "dynamic" | "translated";
+export type BareEngine = "interpreter" | "reference" | "dynamic" | "translated" | "static" | "recording";
 
 /** One hart (or two), RAM and nothing else, for tests and benchmarks of engines: programs start in M-mode at the start of RAM. */
 export class BareMachine {
@@ -24,6 +31,11 @@ export class BareMachine {
   readonly engine: Engine;
   /** Runs what `engine` does not, if that is another one. */
   readonly interpreter: Engine | undefined;
+  /** Engine `dynamic` and its modes. */
+  readonly hot: DynamicEngine | undefined;
+  #translator: InlineTranslator | undefined;
+  #recordings: readonly RecordedRegion[] | undefined;
+  readonly #programs: { readonly code: Uint8Array; readonly base: bigint; readonly labels: readonly bigint[] }[] = [];
   readonly ram: Uint8Array;
   readonly view: DataView;
   /** Traps taken, as [cause, value, pc]. */
@@ -61,10 +73,13 @@ export class BareMachine {
       case "interpreter": this.engine = interpreter(); break;
       default: {
         const translator = new InlineTranslator({ buffer: memory.buffer, hart: cells.base, fused: fusedArithmetic() });
-        const eager = engine === "translated" ? { hotAfter: 1, cold: true } : {};
+        const eager = engine === "dynamic" ? {} : { hotAfter: 1, cold: true };
         const cold = interpreter();
         this.interpreter = cold;
-        this.engine = new DynamicEngine({ memory, cells, interpreter: cold, translator, ...eager, ...dynamic });
+        const hot = new DynamicEngine({ memory, cells, interpreter: cold, translator, ...eager, ...dynamic });
+        this.engine = engine === "static" || engine === "recording" ? new ModeEngine(engine, hot) : hot;
+        this.hot = hot;
+        if (engine === "static") this.#translator = translator;
       }
     }
     this.core.translation = mmu;
@@ -76,11 +91,13 @@ export class BareMachine {
   load(source: string, base = BigInt(BareMachine.RAM_BASE), symbols: Record<string, bigint> = {}): Map<string, bigint> {
     const { bytes, labels } = assemble(source, { base, symbols });
     this.ram.set(bytes, Number(base) - BareMachine.RAM_BASE);
+    this.#programs.push({ code: bytes, base, labels: [...labels.values()] });
     return labels;
   }
 
   /** Runs until WFI, a trap to a zero vector, or `limit` instructions; answers why. */
   run(limit = 10_000_000, slice = 1_000_000): "wfi" | "trap" | "limit" {
+    this.#translateAhead();
     for (let left = limit; left > 0; ) {
       const before = this.instret;
       const reason = this.engine.run(Math.min(slice, left));
@@ -94,8 +111,22 @@ export class BareMachine {
     return "limit";
   }
 
+  /** Engine `static`: the regions to translate ahead, before the first run; without it, what can be reached of the programs. */
+  ahead(recordings: readonly RecordedRegion[]): void {
+    this.#recordings = recordings;
+  }
+  #translateAhead(): void {
+    const translator = this.#translator;
+    this.#translator = undefined;
+    if (!translator) return;
+    const recordings = this.#recordings ?? this.#programs.flatMap(({ code, base, labels }) => reachableRegions(code, base, [base, ...labels], 256));
+    for (const { bytes, regions } of translateAhead(recordings, { hart: this.cells.base, fused: fusedArithmetic(), firstSlot: AHEAD_SLOTS })) {
+      translator.ahead({ module: new WebAssembly.Module(bytes), ahead: regions });
+    }
+  }
+
   events(): Record<string, number> {
-    return { ...this.interpreter?.events(), ...this.engine.events() };
+    return { ...this.interpreter?.events(), ...this.engine.events(), ...this.hot?.events() };
   }
 
   x(register: number): bigint {

@@ -4,6 +4,7 @@ import { CODE_EPOCH, CROSSING_ENTRY, CROSSING_SOURCE_ENTRY, CROSSING_WORD_ENTRY,
 import { type Engine, ExitReason, type PhysicalAccess, type PrivilegedCore } from "../engine.ts";
 import { FP_STATE, PC } from "../hart-state.ts";
 import { Access, DEVICE, FAULT, Mmu } from "../mmu.ts";
+import type { CodeWatcher } from "../translator/ahead/library.ts";
 import { SlowAccesses } from "./accesses.ts";
 import { type Entry, Special, encode, placeMatters } from "./handlers.ts";
 import { HartEnvironment } from "./hart-environment.ts";
@@ -25,6 +26,8 @@ export interface InterpreterOptions {
 }
 
 export interface InterpreterEngine extends Engine {
+  /** Hears of code that is decoded and fetched (engine `static`). */
+  watcher: CodeWatcher | undefined;
   /** To be the core's TranslationListener. */
   readonly mmu: Mmu;
   readonly cache: DecodeCache;
@@ -68,6 +71,7 @@ class Interpreter implements InterpreterEngine {
   readonly #options: InterpreterOptions;
   readonly #cells: HartCells;
   readonly cache: DecodeCache;
+  watcher: CodeWatcher | undefined;
   readonly #accesses: SlowAccesses;
   readonly #slow: SlowInstructions;
   readonly #imports: EngineImports;
@@ -182,6 +186,7 @@ class Interpreter implements InterpreterEngine {
     }
     const frame = this.cache.frame(this.mmu.ramPage(place), keep);
     this.mmu.fill(Access.EXECUTE, low, high, frame);
+    this.watcher?.fetched(low, high, frame);
     return frame;
   }
 
@@ -202,7 +207,10 @@ class Interpreter implements InterpreterEngine {
     const index = this.cache.entryIndex(entry);
     const word = this.#word(entry);
     if ((word & 3) === 3 && index === PAGE_HALFWORDS - 1) this.#u16[entry >> 1] = Special.CROSSING;
-    else this.#write(entry, (word & 3) === 3 ? word : word & 0xffff, index);
+    else {
+      this.#write(entry, (word & 3) === 3 ? word : word & 0xffff, index);
+      this.watcher?.decoded(entry);
+    }
   }
 
   /** Decodes a word into an entry; recently seen words are remembered with their entries, jumps excepted. */

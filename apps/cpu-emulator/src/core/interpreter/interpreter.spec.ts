@@ -8,7 +8,7 @@ const A0 = 10;
 const A1 = 11;
 const A2 = 12;
 
-for (const engine of ["interpreter", "translated"] as const) describe(`engine ${engine}`, () => {
+for (const engine of ["interpreter", "translated", "static"] as const) describe(`engine ${engine}`, () => {
   function ran(source: string, prepare: (machine: BareMachine) => void = () => {}): BareMachine {
     const machine = new BareMachine(16 << 20, engine);
     prepare(machine);

@@ -18,6 +18,11 @@ export interface RegionParts {
   readonly hart: number;
   readonly fused: { readonly f64: boolean; readonly f32: boolean };
   readonly helpers: Helpers;
+  /**
+   * Translating ahead: byte address of the word that will hold the frame of a page (of `CodeSource.frame`) when the code runs;
+   * absent: the source's frames are those of now, and are constants.
+   */
+  readonly frameCell?: (frame: number) => number;
 }
 
 /** Parameters of a region's function, as REGION_TYPE says. */
@@ -226,11 +231,15 @@ export class RegionWriter {
   #checkPage(page: number, offset: number): void {
     const code = this.#code;
     const { address, place, tlb } = this.#locals;
-    const frame = this.#parts.hart + FRAME_AREA + this.#source.frame(page * 4096) * FRAME_BYTES;
+    const { hart, frameCell } = this.#parts;
+    const frame = this.#source.frame(page * 4096);
     this.#pushPc(page * 4096);
     code.tee(address).op(Op.i32WrapI64).i32(8).op(Op.i32ShrU).i32(entryMask(FETCH_ENTRIES)).op(Op.i32And).get(tlb).op(Op.i32Add).tee(place);
     code.mem(Mem.i64Load, FETCH_TABLE).get(address).op(Op.i64Ne);
-    code.get(place).mem(Mem.i32Load, FETCH_TABLE + 8).i32(frame).op(Op.i32Ne, Op.i32Or).if(VOID, false);
+    code.get(place).mem(Mem.i32Load, FETCH_TABLE + 8);
+    if (frameCell) code.i32(0).mem(Mem.i32Load, frameCell(frame));
+    else code.i32(hart + FRAME_AREA + frame * FRAME_BYTES);
+    code.op(Op.i32Ne, Op.i32Or).if(VOID, false);
     this.#leave(offset);
     code.end();
   }

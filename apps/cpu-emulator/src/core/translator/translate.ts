@@ -2,6 +2,7 @@ import { I32, I64, ModuleWriter } from "@polyvisor/wasm-encoder";
 import { defineArithmetic, defineMinMax } from "../interpreter/arithmetic.ts";
 import type { Helpers } from "../interpreter/frame.ts";
 import { REGION_TYPE } from "../interpreter/module.ts";
+import { RecordingSource, type RecordedRegion } from "./ahead/recording.ts";
 import { type CodeRequest, FrameSource, type SourceDependency } from "./code-source.ts";
 import { RegionWriter } from "./lower-region.ts";
 import { discover, type RegionLimits } from "./region.ts";
@@ -10,6 +11,8 @@ import { discover, type RegionLimits } from "./region.ts";
 export interface TranslationRequest extends CodeRequest {
   /** The hart's number for this translation: its place in the table of regions. */
   readonly slot: number;
+  /** Also answer what it was made from. */
+  readonly record?: boolean;
 }
 
 export interface TranslatedRegion {
@@ -21,6 +24,7 @@ export interface TranslatedRegion {
   readonly exits: readonly (readonly [frame: number, index: number, distance: number])[];
   readonly instructions: number;
   readonly guestBytes: number;
+  readonly recorded?: RecordedRegion;
 }
 
 export interface Batch {
@@ -40,8 +44,8 @@ export interface TranslatorOptions {
   readonly limits?: RegionLimits;
 }
 
-/** Translates a batch of requests of one hart into one module, which puts its functions into the table of regions itself. */
-export function translate(requests: readonly TranslationRequest[], { buffer, hart, fused, limits }: TranslatorOptions): Batch {
+/** A module of regions without regions yet: what they import, and the functions that they share. */
+export function regionModule(): { module: ModuleWriter; helpers: Helpers } {
   const module = new ModuleWriter();
   module.importMemory("engine", "memory", { min: 1, max: 65536, shared: true });
   module.importTable("engine", "regions", { min: 0 });
@@ -52,10 +56,17 @@ export function translate(requests: readonly TranslationRequest[], { buffer, har
     arithmetic: defineArithmetic(module),
     minMax: defineMinMax(module),
   };
+  return { module, helpers };
+}
+
+/** Translates a batch of requests of one hart into one module, which puts its functions into the table of regions itself. */
+export function translate(requests: readonly TranslationRequest[], { buffer, hart, fused, limits }: TranslatorOptions): Batch {
+  const { module, helpers } = regionModule();
   const regions: TranslatedRegion[] = [];
   const refused: number[] = [];
   for (const request of requests) {
-    const source = new FrameSource(buffer, hart, request);
+    const frames = new FrameSource(buffer, hart, request);
+    const source = request.record ? new RecordingSource(frames) : frames;
     const region = discover(source, request.index * 2, limits);
     if (!region) {
       refused.push(request.slot);
@@ -68,10 +79,11 @@ export function translate(requests: readonly TranslationRequest[], { buffer, har
     regions.push({
       slot: request.slot,
       entries: region.entries.map(({ offset }) => place(offset)),
-      dependencies: source.dependencies,
+      dependencies: frames.dependencies,
       exits: region.exits.map((offset) => [...place(offset), offset - request.index * 2] as const),
       instructions: region.instructions,
       guestBytes: region.blocks.reduce((sum, block) => sum + block.instructions.reduce((bytes, { length }) => bytes + length, 0), 0),
+      ...(source instanceof RecordingSource && { recorded: source.recorded(request.index * 2) }),
     });
   }
   return { bytes: regions.length > 0 ? module.finish() : undefined, regions, refused };
