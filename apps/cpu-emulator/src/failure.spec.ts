@@ -106,7 +106,7 @@ describe("neighbours that fail (CPU-12)", () => {
 
   it("no space for the machine → createHarts passes the error on and leaves nothing behind", async () => {
     const machine = await start(COUNT);
-    const request = { harts: 1, engine: "", firmware: 1 as const, entry: RAM_BASE, deviceTree: 0n, ramBase: RAM_BASE, ramBytes: 4096n, deterministic: false, cpu: "" };
+    const request = { harts: 1, engine: "", firmware: 1 as const, entry: RAM_BASE, deviceTree: 0n, ramBase: RAM_BASE, ramBytes: 4096n, deterministic: false, cpu: "", code: [] };
     expect(await condition(machine.cpu.createHarts({ ...request, machine: "nobody" }))).toBe("not-found");
     expect(await condition(machine.cpu.readHart({ machine: "nobody", hart: 0 }))).toBe("not-found");
     await machine.close();

@@ -36,7 +36,7 @@ export function addRunCommand(program: Command, cli: Cli): void {
     .option("--stats", "afterwards say on stderr what it did: instructions, exits, messages")
     .option("--memory <amount>", "RAM at 0x80000000", "64M")
     .option("--cpus <n>", "number of harts, 1 to 8", "1")
-    .option("--engine <name>", "dynamic (default), interpreter or reference")
+    .option("--engine <name>", "dynamic (default), static, interpreter, reference or recording")
     .option("--firmware <kind>", "none (M-mode) or builtin (S-mode with SBI)", "none")
     .addOption(topologyOption())
     .action(async (file: string, options: RunOptions) => run(cli, file, options));

@@ -18,7 +18,7 @@ import { attachConsole } from "./console.ts";
 export const DEFAULT_MACHINE = "default";
 export const DEFAULT_BOX = "debian/minimal";
 
-interface UpOptions {
+export interface UpOptions {
   box?: string;
   kernel?: string;
   initrd?: string;
@@ -56,7 +56,7 @@ export function addUpCommand(program: Command, cli: Cli): void {
     .option("--firmware <kind>", "builtin (SBI answered by the cpu-emulator), none (starts in M-mode), or a file such as OpenSBI's fw_jump.bin")
     .option("--disk <file>", "disk image, raw or qcow2 (vmdk, vdi where qemu-img is installed), as its name says; the machine writes to a copy")
     .addOption(topologyOption())
-    .option("--engine <name>", "dynamic (default), interpreter or reference")
+    .option("--engine <name>", "dynamic (default), static (begins with what hv translate made), interpreter, reference or recording")
     .option("--deterministic", "the guest's time is its count of instructions; waiting takes none (one CPU)")
     .option("--cpu <features>", "h=off: without the hypervisor extension; mmu=sv39, sv48 (default) or sv57: largest page tables; comma between them")
     .option("--cpus <n>", "number of harts, 1 to 8")
@@ -77,7 +77,7 @@ export function topologyOption(): Option {
   return new Option("--topology <name>", "how the services run (default: embedded, or the one that has the machine)").choices(TOPOLOGIES);
 }
 
-async function up(cli: Cli, name: string, options: UpOptions): Promise<{ stack: Stack; machine: Machine }> {
+export async function up(cli: Cli, name: string, options: UpOptions): Promise<{ stack: Stack; machine: Machine }> {
   if (options.kernel && options.box) throw new UsageError("--box and --kernel exclude each other");
   if (options.initrd && !options.kernel) throw new UsageError("--initrd needs --kernel");
   const home = await cli.stacks.findMachine(name);

@@ -64,7 +64,7 @@ export async function start(home: Home, paths: StackPaths, log: Logger): Promise
     devices.bind(host("device-bus").attach(bus));
 
     const emulator = started(
-      await cpuEmulator.createService(cpuEmulator.DEFAULT_CONFIG, { memory: memory.port, devices: devices.port, sharedMemory: manager.sharedMemory }, contextOf("cpu-emulator")),
+      await cpuEmulator.createService({ ...cpuEmulator.DEFAULT_CONFIG, translationKey: home.translationKey }, { memory: memory.port, devices: devices.port, images: images.port, sharedMemory: manager.sharedMemory }, contextOf("cpu-emulator")),
     );
     cpu.bind(host("cpu-emulator").attach(emulator));
 

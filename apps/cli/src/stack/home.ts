@@ -17,6 +17,8 @@ export interface Home {
   readonly registry: string;
   /** Downloaded packages and built boxes. */
   readonly cache: string;
+  /** The secret that seals static translations (cpu-emulator). */
+  readonly translationKey: string;
 }
 
 /** The files of one stack. */
@@ -35,7 +37,7 @@ export interface StackPaths {
 
 export function homeOf(env: NodeJS.ProcessEnv = process.env): Home {
   const root = resolve(env["HV_HOME"] || join(homedir(), ".polyvisor"));
-  return { root, registry: join(root, "registry"), cache: join(root, "cache") };
+  return { root, registry: join(root, "registry"), cache: join(root, "cache"), translationKey: join(root, "translation.key") };
 }
 
 export function stackPaths(home: Home, topology: Topology): StackPaths {

@@ -21,6 +21,7 @@ export async function start(home: Home, paths: StackPaths, log: Logger): Promise
     NATS_URL: nats.url,
     PV_EXIT_WITH_STDIN: "true", // nobody outlives this supervisor, however it ends
     PV_REGISTRY_DIR: home.registry,
+    PV_TRANSLATION_KEY: home.translationKey,
     ...Object.fromEntries(all.map((service) => [`PV_${service.replaceAll("-", "_").toUpperCase()}`, addressOf(service)])),
   };
   const listeners: (() => void)[] = [];

@@ -2,6 +2,8 @@ import { Worker } from "node:worker_threads";
 import type { EngineName } from "../core/hart-loop.ts";
 import type { HartHost, HartThread, HartThreadOptions } from "../core/host.ts";
 import { HART_AREA_BASE, HART_AREA_BYTES } from "../core/hart-state.ts";
+import type { LoadedTranslation } from "../core/translations.ts";
+import type { RecordedRegion } from "../core/translator/ahead/recording.ts";
 import { hostMs } from "./host-clock.ts";
 import { TranslatorThread, type TranslatorClient, type TranslatorConnection } from "./translator-thread.ts";
 
@@ -12,7 +14,7 @@ export interface HartWorkerData {
 }
 
 /** What a hart's thread posts. */
-export type HartThreadMessage = { kind: "ready" } | { kind: "report"; events: Record<string, number> } | { kind: "profile"; entries: [number, number][] };
+export type HartThreadMessage = { kind: "ready" } | { kind: "report"; events: Record<string, number> } | { kind: "profile"; entries: [number, number][] } | { kind: "recording"; regions: RecordedRegion[] };
 
 /** Harts in worker threads of this process. */
 export const hartThreads: HartHost = {
@@ -22,12 +24,17 @@ export const hartThreads: HartHost = {
   delay: (ms) => new Promise((resolve) => setTimeout(resolve, ms).unref()),
 };
 
+const TRANSLATING: ReadonlySet<EngineName> = new Set<EngineName>(["dynamic", "static", "recording"]);
+
 class WorkerHart implements HartThread {
   readonly ready: Promise<void>;
   readonly #worker: Worker;
   #failure: ((reason: string) => void) | undefined;
   #report: ((events: Record<string, number>) => void) | undefined;
   #profile: ((entries: [number, number][]) => void) | undefined;
+  #recording: ((regions: RecordedRegion[]) => void) | undefined;
+  #translation: LoadedTranslation | undefined;
+  readonly #area: number;
   #ended = false;
   readonly #translator: TranslatorThread;
   /** Until the translator has it. */
@@ -35,7 +42,7 @@ class WorkerHart implements HartThread {
 
   constructor(options: HartThreadOptions) {
     this.#translator = TranslatorThread.of(options.memory);
-    const { client, connection } = TranslatorThread.channel(HART_AREA_BASE + options.hart * HART_AREA_BYTES);
+    const { client, connection } = TranslatorThread.channel((this.#area = HART_AREA_BASE + options.hart * HART_AREA_BYTES));
     this.#client = client;
     this.prepare(options.engine);
     // TypeScript runs unbuilt in workers too. V8 flags are process-wide and cannot be given here.
@@ -55,6 +62,7 @@ class WorkerHart implements HartThread {
       this.#worker.on("message", (message: HartThreadMessage) => {
         if (message.kind === "ready") resolve();
         else if (message.kind === "report") this.#report?.(message.events);
+        else if (message.kind === "recording") this.#recording?.(message.regions);
         else this.#profile?.(message.entries);
       });
       this.#worker.on("error", (error: Error) => ended(`hart ${options.hart} crashed: ${error?.stack ?? String(error)}`));
@@ -71,10 +79,23 @@ class WorkerHart implements HartThread {
   onProfile(listener: (entries: [number, number][]) => void): void {
     this.#profile = listener;
   }
+  onRecording(listener: (regions: RecordedRegion[]) => void): void {
+    this.#recording = listener;
+  }
   prepare(engine: EngineName): void {
-    if (engine !== "dynamic" || !this.#client) return;
-    this.#translator.connect(this.#client);
+    if (!TRANSLATING.has(engine)) return;
+    if (this.#client) this.#translator.connect(this.#client);
     this.#client = undefined;
+    this.#load();
+  }
+  load(translation: LoadedTranslation): void {
+    this.#translation = translation;
+    this.#load();
+  }
+  #load(): void {
+    if (this.#client || !this.#translation) return;
+    this.#translator.load(this.#area, this.#translation);
+    this.#translation = undefined;
   }
   async terminate(): Promise<void> {
     this.#ended = true;

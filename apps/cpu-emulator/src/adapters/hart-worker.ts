@@ -11,6 +11,7 @@ const loop = assembleHart(options, {
   hostMs,
   report: (events) => post({ kind: "report", events }),
   profile: (entries) => post({ kind: "profile", entries }),
+  recording: (regions) => post({ kind: "recording", regions }),
   translator: new PortTranslator(translator),
 });
 post({ kind: "ready" });

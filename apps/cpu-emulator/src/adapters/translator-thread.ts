@@ -1,6 +1,18 @@
 import { MessageChannel, Worker, receiveMessageOnPort, type MessagePort } from "node:worker_threads";
+import type { LoadedTranslation } from "../core/translations.ts";
 import type { ReadyAhead, ReadyBatch, Translator } from "../core/translator/engine.ts";
 import type { TranslationRequest } from "../core/translator/translate.ts";
+
+/** To the translator: modules for the hart at this address; those that are compiled already come with it. */
+export interface LoadMessage extends LoadedTranslation {
+  readonly hart: number;
+}
+/** From the translator: it has compiled module `index` of a translation. */
+export interface CompiledMessage {
+  readonly key: string;
+  readonly index: number;
+  readonly module: WebAssembly.Module;
+}
 
 /** A hart's connection to its machine's translator: the hart's end, and a word that says how many batches wait in it. */
 export interface TranslatorConnection {
@@ -39,6 +51,7 @@ export class TranslatorThread {
   readonly #memory: WebAssembly.Memory;
   #worker: Worker | undefined;
   #harts = 0;
+  readonly #translations = new Map<string, LoadedTranslation>();
 
   private constructor(memory: WebAssembly.Memory) {
     this.#memory = memory;
@@ -61,10 +74,19 @@ export class TranslatorThread {
     if (!this.#worker) {
       this.#worker = new Worker(new URL("./translator-worker.ts", import.meta.url), { workerData: this.#memory, execArgv: [], name: "translator" });
       this.#worker.unref();
+      this.#worker.on("message", ({ key, index, module }: CompiledMessage) => {
+        const kept = this.#translations.get(key)?.modules[index];
+        if (kept) kept.module = module;
+      });
       // Without it everything goes on as it is: interpreted, and translated so far.
       this.#worker.on("error", (error: Error) => process.emitWarning(`translator thread ended, guest code stays interpreted: ${error.stack ?? String(error)}`));
     }
     this.#worker.postMessage(client, [client.port]);
+  }
+  /** For a hart that is connected. What the thread compiles is kept with the translation. */
+  load(hart: number, translation: LoadedTranslation): void {
+    this.#translations.set(translation.key, translation);
+    this.#worker?.postMessage({ hart, ...translation } satisfies LoadMessage);
   }
   async disconnect(): Promise<void> {
     if (--this.#harts > 0) return;

@@ -1,9 +1,9 @@
 import { setFlagsFromString } from "node:v8";
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { fusedArithmetic } from "../core/interpreter/engine.ts";
-import type { ReadyBatch } from "../core/translator/engine.ts";
+import type { ReadyAhead, ReadyBatch } from "../core/translator/engine.ts";
 import { translate, type TranslationRequest } from "../core/translator/translate.ts";
-import type { TranslatorClient } from "./translator-thread.ts";
+import type { CompiledMessage, LoadMessage, TranslatorClient } from "./translator-thread.ts";
 
 /**
  * Entry of a machine's translator thread: takes the requests that wait at a hart's port as one batch, translates and
@@ -12,7 +12,13 @@ import type { TranslatorClient } from "./translator-thread.ts";
 const memory = workerData as WebAssembly.Memory;
 const MOST_IN_BATCH = 48;
 
-parentPort!.on("message", (client: TranslatorClient) => {
+/** By address of the hart's area. */
+const ports = new Map<number, TranslatorClient>();
+
+parentPort!.on("message", (message: TranslatorClient | LoadMessage) => {
+  if ("modules" in message) return load(message);
+  const client = message;
+  ports.set(client.hart, client);
   client.port.on("message", (first: TranslationRequest) => {
     const requests = [first];
     while (requests.length < MOST_IN_BATCH) {
@@ -27,6 +33,26 @@ parentPort!.on("message", (client: TranslatorClient) => {
     Atomics.add(client.ready, 0, 1);
   });
 });
+
+/** Regions made ahead: nothing of them is looked at but what they import, which is what every region may. */
+function load({ hart, key, modules }: LoadMessage): void {
+  const client = ports.get(hart);
+  for (const [index, { bytes, regions, module: known }] of modules.entries()) {
+    let module = known;
+    if (!module) {
+      module = compile(bytes);
+      checkImports(module);
+      parentPort!.postMessage({ key, index, module } satisfies CompiledMessage);
+    }
+    client?.port.postMessage({ module, ahead: regions } satisfies ReadyAhead);
+    if (client) Atomics.add(client.ready, 0, 1);
+  }
+}
+const IMPORTS = ["memory", "regions", "loadSlow", "storeSlow", "translateSlow"];
+function checkImports(module: WebAssembly.Module): void {
+  const foreign = WebAssembly.Module.imports(module).find(({ module: from, name }) => from !== "engine" || !IMPORTS.includes(name));
+  if (foreign) throw new Error(`a static translation imports ${foreign.module}.${foreign.name}`);
+}
 
 /**
  * Bytes of Wasm that a function executes before TurboFan compiles it, in V8's own threads. TurboFan needs 0.8 µs per byte (4 ms

@@ -47,7 +47,7 @@ export class CpuService {
           {
             machine: id, harts: request.harts, engine: (request.engine || DEFAULT_ENGINE) as EngineName,
             firmware: request.firmware === Firmware.NONE ? "none" : "builtin",
-            features, entry: request.entry, deviceTree: request.deviceTree, deterministic: request.deterministic, ramBase: request.ramBase, ramBytes: request.ramBytes,
+            features, entry: request.entry, deviceTree: request.deviceTree, deterministic: request.deterministic, code: request.code, ramBase: request.ramBase, ramBytes: request.ramBytes,
           },
           this.#peers,
           this.#host,
@@ -93,6 +93,7 @@ export class CpuService {
       await this.#machine("restoreHarts", machine).restore(state);
       return {};
     },
+    saveTranslation: async ({ machine }) => this.#machine("saveTranslation", machine).saveTranslation(),
     setEngine: async ({ machine, engine }) => {
       const name = engineNamed("setEngine", engine); // first: also asked about machines that are stopped
       await this.#machine("setEngine", machine).setEngine(name);

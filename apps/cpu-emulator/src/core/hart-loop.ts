@@ -11,6 +11,8 @@ import { countGivenUp } from "./physical.ts";
 import { Profile } from "./profile.ts";
 import type { Privileged } from "./privileged.ts";
 import { HartState } from "./sbi/hsm.ts";
+import type { RecordedRegion } from "./translator/ahead/recording.ts";
+import type { DynamicEngine } from "./translator/engine.ts";
 import { enterSupervisor } from "./sbi/sbi.ts";
 import { HaltPoll } from "./spin.ts";
 
@@ -44,6 +46,8 @@ export interface HartParts {
   report(events: Record<string, number>): void;
   /** Answers a PROFILE request: Profile.entries. */
   profile(entries: [number, number][]): void;
+  /** Answers a RECORDING request. */
+  recording(regions: RecordedRegion[]): void;
 }
 
 /** One hart's thread: slices of guest code, and between them interrupts, requests, sleep. */
@@ -256,6 +260,10 @@ export class HartLoop {
     if (bits & Request.PROFILE) {
       this.#take(Request.PROFILE);
       this.#parts.profile(this.#profile.entries());
+    }
+    if (bits & Request.RECORDING) {
+      this.#take(Request.RECORDING);
+      this.#parts.recording((this.#engines.get("dynamic") as DynamicEngine | undefined)?.recorded ?? []);
     }
     return (bits & Request.STOP) !== 0;
   }

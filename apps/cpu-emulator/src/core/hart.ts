@@ -12,6 +12,7 @@ import { HartPhysical } from "./physical.ts";
 import { Privileged } from "./privileged.ts";
 import { ReferenceEngine } from "./reference-engine.ts";
 import { supervisorCalls } from "./sbi/sbi.ts";
+import type { RecordedRegion } from "./translator/ahead/recording.ts";
 import { ModeEngine } from "./translator/ahead/mode-engine.ts";
 import { DynamicEngine, type Translator } from "./translator/engine.ts";
 
@@ -19,6 +20,7 @@ export interface HartSurroundings {
   hostMs(): number;
   report(events: Record<string, number>): void;
   profile(entries: [number, number][]): void;
+  recording(regions: RecordedRegion[]): void;
   readonly translator: Translator;
 }
 
@@ -53,6 +55,7 @@ export function assembleHart(options: HartThreadOptions, surroundings: HartSurro
     cells, core, time, mailbox, debug, engine: options.engine, createEngine,
     report: (events) => surroundings.report(events),
     profile: (entries) => surroundings.profile(entries),
+    recording: (regions) => surroundings.recording(regions),
   });
   if (options.builtinFirmware) {
     core.supervisorCalls = supervisorCalls({

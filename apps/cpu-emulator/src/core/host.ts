@@ -1,6 +1,8 @@
 import type { CpuFeatures } from "./cpu-features.ts";
 import type { RamLayout } from "./physical.ts";
 import type { EngineName } from "./hart-loop.ts";
+import type { LoadedTranslation } from "./translations.ts";
+import type { RecordedRegion } from "./translator/ahead/recording.ts";
 
 /** What the thread of one hart is started with; structured-cloneable. */
 export interface HartThreadOptions {
@@ -25,6 +27,10 @@ export interface HartThread {
   onReport(listener: (events: Record<string, number>) => void): void;
   /** Answers of PROFILE requests. */
   onProfile(listener: (entries: [number, number][]) => void): void;
+  /** Answers of RECORDING requests. */
+  onRecording(listener: (regions: RecordedRegion[]) => void): void;
+  /** Gives engine `static` its translation, as soon as that engine is prepared. */
+  load(translation: LoadedTranslation): void;
   /** The hart will be asked to change to this engine: starts what that needs. */
   prepare(engine: EngineName): void;
   /** Ends the thread whatever it does. */

@@ -25,6 +25,8 @@ import {
 } from "./mailbox.ts";
 import { Privileged } from "./privileged.ts";
 import { HartState } from "./sbi/hsm.ts";
+import type { SavedTranslation, TranslationStore } from "./translations.ts";
+import type { RecordedRegion } from "./translator/ahead/recording.ts";
 import { glance, HaltPoll, SpinWait } from "./spin.ts";
 
 export interface MachineSpec {
@@ -38,6 +40,8 @@ export interface MachineSpec {
   readonly ramBase: bigint;
   readonly ramBytes: bigint;
   readonly features: CpuFeatures;
+  /** Digests of what the machine starts from. */
+  readonly code: readonly string[];
 }
 
 export interface MachinePeers {
@@ -45,6 +49,8 @@ export interface MachinePeers {
   readonly devices: DevicePort;
   readonly sharedMemory?: SharedMemorySource | undefined;
   readonly mapMemory?: MapMemory | undefined;
+  /** Absent: engine `static` has nothing to begin with. */
+  readonly translations?: TranslationStore | undefined;
 }
 
 export type MachineState = "created" | "running" | "paused" | "failed" | "destroyed";
@@ -83,6 +89,7 @@ export class Machine {
   #harts: Hart[] = [];
   #queue: Promise<unknown> = Promise.resolve();
   #created = false;
+  #loaded = false;
   #debugger: GdbSession | undefined;
 
   private constructor(spec: MachineSpec, peers: MachinePeers, host: HartHost, changed: (machine: Machine) => void) {
@@ -143,11 +150,31 @@ export class Machine {
       this.#harts.push(hart);
       ready.push(thread.ready);
     }
+    this.#loadTranslation();
     await Promise.all(ready).catch((error: unknown) => {
       throw new ContractError("internal", `createHarts: a hart could not start: ${String(error)}`, { cause: error });
     });
     await Promise.all(this.#harts.map((hart) => this.#parked(hart)));
     void this.#serveExits();
+  }
+  /** Once: hart 0's regions that were made ahead. Until they are there, and where there are none, code is translated as it gets hot. */
+  #loadTranslation(): void {
+    if (this.engine !== "static" || this.#loaded) return;
+    this.#loaded = true;
+    void this.#peers.translations?.find(this.spec.code).then((translation) => translation && this.#harts[0]?.thread.load(translation));
+  }
+
+  /** What the harts' engine `recording` wrote down, translated and kept. */
+  async saveTranslation(): Promise<SavedTranslation> {
+    this.#usable("saveTranslation");
+    const { machine, code } = this.spec;
+    if (!this.#peers.translations || code.length === 0) {
+      throw new ContractError("precondition", `saveTranslation: ${this.#peers.translations ? `it is not known what ${machine} was started from` : "this service knows no image-registry"}`);
+    }
+    const regions: RecordedRegion[] = [];
+    await this.#askHarts<RecordedRegion[]>(Request.RECORDING, ({ thread }, done) => thread.onRecording(done), (_, recorded) => void regions.push(...recorded));
+    if (regions.length === 0) throw new ContractError("precondition", `saveTranslation: nothing has been recorded of ${machine}; run it with engine recording first`);
+    return this.#peers.translations.save(code, regions);
   }
 
   /** One operation at a time, in the order asked. */
@@ -294,6 +321,7 @@ export class Machine {
         Atomics.store(cells.i32, ENGINE_WANTED >> 2, ENGINES.indexOf(engine));
         request(cells, Request.ENGINE);
       }
+      this.#loadTranslation();
     });
   }
 

@@ -87,6 +87,7 @@ export const Request = {
   ENGINE: 64, // switch to ENGINE_WANTED
   REPORT: 128, // tell the engine's numbers
   PROFILE: 4096, // tell where the time goes
+  RECORDING: 8192, // tell what was translated (engine `recording`)
 } as const;
 
 /** Bits of STEP_FLAGS. */

@@ -15,6 +15,8 @@ export interface BareProgram {
   readonly lease?: "shared" | "coherent";
   readonly harts?: number;
   readonly deterministic?: boolean;
+  /** Digests of what it was started from, see CreateHarts. */
+  readonly code?: readonly string[];
   readonly firmware?: Firmware;
   readonly ramBytes?: bigint;
 }
@@ -48,7 +50,7 @@ export async function bareMachine(options: BareProgram): Promise<BareMachine> {
   const cpu = mediated(service.contract, service.implementation);
   await cpu.createHarts({
     machine: id, harts, engine: options.engine ?? "interpreter", firmware: options.firmware ?? Firmware.NONE,
-    entry: RAM_BASE, deviceTree: 0n, ramBase: RAM_BASE, ramBytes, deterministic: options.deterministic ?? false, cpu: "",
+    entry: RAM_BASE, deviceTree: 0n, ramBase: RAM_BASE, ramBytes, deterministic: options.deterministic ?? false, cpu: "", code: [...(options.code ?? [])],
   });
   return { id, cpu, memory, fakeMemory, bus, context, close: () => service.close() };
 }

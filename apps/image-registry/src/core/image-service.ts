@@ -37,7 +37,7 @@ export class ImageService {
 
   constructor(storage: Storage, limits: ImageLimits, context: ServiceContext) {
     const { events, log, clock } = context;
-    const { blobs, boxes, disks, images, lazy, archives } = createStores(storage, { maxBlobBytes: limits.maxBlobBytes, now: () => clock.now(), upstream: limits.upstream });
+    const { blobs, boxes, disks, images, lazy, archives, translations } = createStores(storage, { maxBlobBytes: limits.maxBlobBytes, now: () => clock.now(), upstream: limits.upstream });
     this.#lazy = lazy;
     this.#disks = disks;
     this.blobs = blobs;
@@ -74,6 +74,17 @@ export class ImageService {
           const { digest, changed } = await boxes.put(box);
           if (changed) fact("box-tagged", { name: box.name, tag: box.tag, digest });
           return { digest };
+        }),
+      putTranslation: ({ key, digest }) =>
+        inContract("putTranslation", async () => {
+          const manifest = await translations.put(key, digest);
+          fact("translation-stored", { key, digest });
+          return { digest: manifest };
+        }),
+      findTranslation: ({ key }) =>
+        inContract("findTranslation", async () => {
+          const found = await translations.find(key);
+          return { digest: found?.digest ?? "", bytes: BigInt(found?.bytes ?? 0) };
         }),
       resolveBox: ({ reference }) => inContract("resolveBox", async () => ({ box: await boxes.resolve(reference) })),
       listBoxes: () =>

@@ -6,6 +6,7 @@ import { DiskImages } from "./disk-images.ts";
 import { DiskStore } from "./disk-store.ts";
 import type { Storage } from "./files.ts";
 import { LazyBlobs, type Upstream } from "./lazy-blobs.ts";
+import { TranslationStore } from "./translation-store.ts";
 
 export interface Stores {
   readonly blobs: BlobStore;
@@ -15,6 +16,7 @@ export interface Stores {
   readonly disks: DiskStore;
   readonly images: DiskImages;
   readonly archives: Archives;
+  readonly translations: TranslationStore;
 }
 
 /** The stores of one directory, wired. */
@@ -23,5 +25,9 @@ export function createStores(storage: Storage, options: { maxBlobBytes: number; 
   const lazy = new LazyBlobs({ storage, blobs, upstream: options.upstream });
   const chunks = new ChunkSource({ blobs, ranges: lazy, newHash: storage.newHash, zstd: storage.zstd });
   const disks = new DiskStore(storage, blobs, chunks);
-  return { blobs, chunks, lazy, boxes: new BoxStore(storage.catalogue, blobs, chunks, options.now ?? (() => 0)), disks, images: new DiskImages({ storage, blobs, chunks, disks }), archives: new Archives(blobs) };
+  const now = options.now ?? (() => 0);
+  return {
+    blobs, chunks, lazy, boxes: new BoxStore(storage.catalogue, blobs, chunks, now), disks, images: new DiskImages({ storage, blobs, chunks, disks }), archives: new Archives(blobs),
+    translations: new TranslationStore(storage.catalogue, blobs, now),
+  };
 }

@@ -23,6 +23,9 @@ export interface OrchestratorSettings {
   readonly agentTimeoutMs: number;
 }
 
+/** The cpu-emulator translates some thousand regions meanwhile. */
+const TRANSLATION_MS = 120_000;
+
 /** The service's core: finds the machine that a call is about and hands the call to it. */
 export class Orchestrator {
   readonly implementation: Implementation<(typeof ORCHESTRATOR)["definition"]>;
@@ -111,6 +114,7 @@ export class Orchestrator {
       walkCpuAddress: ({ name, ...rest }) => this.#peers.cpu.walkAddress({ machine: running(find(name)), ...rest }),
       readCpuCode: ({ name, ...rest }) => this.#peers.cpu.readCode({ machine: running(find(name)), ...rest }),
       readCpuProfile: async ({ name, ...rest }) => ({ profile: await this.#peers.cpu.readProfile({ machine: running(find(name)), ...rest }) }),
+      saveMachineTranslation: async ({ name }) => ({ translation: await this.#peers.cpu.saveTranslation({ machine: running(find(name)) }, { timeoutMs: TRANSLATION_MS }) }),
       debug: (channel) => serveDebug(channel, find, this.#peers),
       setMachineEngine: async ({ name, engine }) => {
         const machine = find(name);

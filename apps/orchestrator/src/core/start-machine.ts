@@ -170,6 +170,7 @@ function createHarts(peers: OrchestratorPeers, spec: MachineSpec, plan: BootPlan
       ramBytes: plan.ramBytes,
       deterministic: spec.deterministic,
       cpu: spec.cpu,
+      code: plan.placements.map(({ digest }) => digest),
     },
     { timeoutMs: SLOW_CALL_MS },
   );

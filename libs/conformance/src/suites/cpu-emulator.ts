@@ -39,7 +39,7 @@ const SUPERVISOR_EXTERNAL = (1n << 63n) | 9n;
 function request(machine: string, changes: Partial<CreateHartsRequest> = {}): CreateHartsRequest {
   return {
     machine, harts: 1, engine: "interpreter", firmware: Firmware.BUILTIN, entry: BASE, deviceTree: 0x8008_0000n,
-    ramBase: BASE, ramBytes: RAM_BYTES, deterministic: false, cpu: "", ...changes,
+    ramBase: BASE, ramBytes: RAM_BYTES, deterministic: false, cpu: "", code: [], ...changes,
   };
 }
 async function create(port: CpuPort, environment: ConformanceEnvironment, changes: Partial<CreateHartsRequest> = {}): Promise<string> {

@@ -68,8 +68,8 @@ export class RecordedSource implements CodeSource {
 
 export const lengthOf = (word: number): 2 | 4 => ((word & 3) === 3 ? 4 : 2);
 
-/** Page 0 first, whose instructions decide whether a region is here. */
-function pagesOf(words: Int32Array): number[] {
+/** The pages that instructions lie in: page 0 first, whose instructions decide whether a region is here. */
+export function pagesOf(words: Int32Array): number[] {
   const pages = new Set([0]);
   for (const [offset, word] of pairs(words)) {
     pages.add(Math.floor(offset / 4096));

@@ -118,7 +118,10 @@ export interface CreateHartsRequest {
   machine: string;
   /** 1..8 */
   harts: number;
-  /** "interpreter" (generated Wasm) | "dynamic" (that, and hot regions translated to Wasm) | "reference" (plain TypeScript) */
+  /**
+   * "interpreter" (generated Wasm) | "dynamic" (that, and hot regions translated to Wasm) | "static" (that, and what SaveTranslation
+   * kept of an earlier run of the same code) | "recording" (dynamic, for SaveTranslation) | "reference" (plain TypeScript)
+   */
   engine: string;
   firmware: Firmware;
   /** physical address of the first instruction */
@@ -134,6 +137,11 @@ export interface CreateHartsRequest {
    * page-table format. Unknown: INVALID_ARGUMENT.
    */
   cpu: string;
+  /**
+   * Digests of what the machine starts from (kernel, initrd ...): what its static translation is kept under, with the
+   * translator's version. Empty: it has none.
+   */
+  code: string[];
 }
 
 export interface CreateHartsResponse {
@@ -431,6 +439,22 @@ export interface SavedHart {
   reservedValue: bigint;
 }
 
+export interface SaveTranslationRequest {
+  machine: string;
+}
+
+export interface SaveTranslationResponse {
+  /** what it is found by: a tag of the repository polyvisor/translations */
+  key: string;
+  /** of the blob */
+  digest: string;
+  bytes: bigint;
+  /** of them */
+  wasmBytes: bigint;
+  regions: number;
+  modules: number;
+}
+
 function createBaseCreateHartsRequest(): CreateHartsRequest {
   return {
     machine: "",
@@ -443,6 +467,7 @@ function createBaseCreateHartsRequest(): CreateHartsRequest {
     ramBytes: 0n,
     deterministic: false,
     cpu: "",
+    code: [],
   };
 }
 
@@ -489,6 +514,9 @@ export const CreateHartsRequest: MessageFns<CreateHartsRequest> = {
     }
     if (message.cpu !== "") {
       writer.uint32(122).string(message.cpu);
+    }
+    for (const v of message.code) {
+      writer.uint32(130).string(v!);
     }
     return writer;
   },
@@ -586,6 +614,14 @@ export const CreateHartsRequest: MessageFns<CreateHartsRequest> = {
             message.cpu = reader.string();
             continue;
           }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.code.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -618,6 +654,7 @@ export const CreateHartsRequest: MessageFns<CreateHartsRequest> = {
         : 0n,
       deterministic: isSet(object.deterministic) ? globalThis.Boolean(object.deterministic) : false,
       cpu: isSet(object.cpu) ? globalThis.String(object.cpu) : "",
+      code: globalThis.Array.isArray(object?.code) ? object.code.map((e: any) => globalThis.String(e)) : [],
     };
   },
 
@@ -653,6 +690,9 @@ export const CreateHartsRequest: MessageFns<CreateHartsRequest> = {
     if (message.cpu !== "") {
       obj.cpu = message.cpu;
     }
+    if (message.code?.length) {
+      obj.code = message.code;
+    }
     return obj;
   },
 
@@ -673,6 +713,7 @@ export const CreateHartsRequest: MessageFns<CreateHartsRequest> = {
     message.ramBytes = (object.ramBytes !== undefined && object.ramBytes !== null) ? BigInt(object.ramBytes) : 0n;
     message.deterministic = object.deterministic ?? false;
     message.cpu = object.cpu ?? "";
+    message.code = object.code?.map((e) => e) || [];
     return message;
   },
 };
@@ -5288,6 +5329,232 @@ export const SavedHart: MessageFns<SavedHart> = {
   },
 };
 
+function createBaseSaveTranslationRequest(): SaveTranslationRequest {
+  return { machine: "" };
+}
+
+export const SaveTranslationRequest: MessageFns<SaveTranslationRequest> = {
+  encode(message: SaveTranslationRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.machine !== "") {
+      writer.uint32(10).string(message.machine);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SaveTranslationRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSaveTranslationRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.machine = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SaveTranslationRequest {
+    return { machine: isSet(object.machine) ? globalThis.String(object.machine) : "" };
+  },
+
+  toJSON(message: SaveTranslationRequest): unknown {
+    const obj: any = {};
+    if (message.machine !== "") {
+      obj.machine = message.machine;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SaveTranslationRequest>): SaveTranslationRequest {
+    return SaveTranslationRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SaveTranslationRequest>): SaveTranslationRequest {
+    const message = createBaseSaveTranslationRequest();
+    message.machine = object.machine ?? "";
+    return message;
+  },
+};
+
+function createBaseSaveTranslationResponse(): SaveTranslationResponse {
+  return { key: "", digest: "", bytes: 0n, wasmBytes: 0n, regions: 0, modules: 0 };
+}
+
+export const SaveTranslationResponse: MessageFns<SaveTranslationResponse> = {
+  encode(message: SaveTranslationResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.digest !== "") {
+      writer.uint32(18).string(message.digest);
+    }
+    if (message.bytes !== 0n) {
+      if (BigInt.asUintN(64, message.bytes) !== message.bytes) {
+        throw new globalThis.Error("value provided for field message.bytes of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.bytes);
+    }
+    if (message.wasmBytes !== 0n) {
+      if (BigInt.asUintN(64, message.wasmBytes) !== message.wasmBytes) {
+        throw new globalThis.Error("value provided for field message.wasmBytes of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.wasmBytes);
+    }
+    if (message.regions !== 0) {
+      writer.uint32(40).uint32(message.regions);
+    }
+    if (message.modules !== 0) {
+      writer.uint32(48).uint32(message.modules);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SaveTranslationResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSaveTranslationResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.digest = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.bytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.wasmBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.regions = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.modules = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SaveTranslationResponse {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      digest: isSet(object.digest) ? globalThis.String(object.digest) : "",
+      bytes: isSet(object.bytes) ? BigInt(object.bytes) : 0n,
+      wasmBytes: isSet(object.wasmBytes)
+        ? BigInt(object.wasmBytes)
+        : isSet(object.wasm_bytes)
+        ? BigInt(object.wasm_bytes)
+        : 0n,
+      regions: isSet(object.regions) ? globalThis.Number(object.regions) : 0,
+      modules: isSet(object.modules) ? globalThis.Number(object.modules) : 0,
+    };
+  },
+
+  toJSON(message: SaveTranslationResponse): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.digest !== "") {
+      obj.digest = message.digest;
+    }
+    if (message.bytes !== 0n) {
+      obj.bytes = message.bytes.toString();
+    }
+    if (message.wasmBytes !== 0n) {
+      obj.wasmBytes = message.wasmBytes.toString();
+    }
+    if (message.regions !== 0) {
+      obj.regions = Math.round(message.regions);
+    }
+    if (message.modules !== 0) {
+      obj.modules = Math.round(message.modules);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SaveTranslationResponse>): SaveTranslationResponse {
+    return SaveTranslationResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SaveTranslationResponse>): SaveTranslationResponse {
+    const message = createBaseSaveTranslationResponse();
+    message.key = object.key ?? "";
+    message.digest = object.digest ?? "";
+    message.bytes = (object.bytes !== undefined && object.bytes !== null) ? BigInt(object.bytes) : 0n;
+    message.wasmBytes = (object.wasmBytes !== undefined && object.wasmBytes !== null) ? BigInt(object.wasmBytes) : 0n;
+    message.regions = object.regions ?? 0;
+    message.modules = object.modules ?? 0;
+    return message;
+  },
+};
+
 /** cpu-emulator: owns hart registers, CSRs, TLBs, translated code and the local page cache. */
 export type CpuServiceService = typeof CpuServiceService;
 export const CpuServiceService = {
@@ -5456,6 +5723,21 @@ export const CpuServiceService = {
       Buffer.from(RestoreHartsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RestoreHartsResponse => RestoreHartsResponse.decode(value),
   },
+  /**
+   * Translates ahead what a machine has run while its engine was "recording", and keeps it in the image-registry for engine
+   * "static" (CPU-18).
+   */
+  saveTranslation: {
+    path: "/polyvisor.cpu.v1.CpuService/SaveTranslation" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SaveTranslationRequest): Buffer =>
+      Buffer.from(SaveTranslationRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SaveTranslationRequest => SaveTranslationRequest.decode(value),
+    responseSerialize: (value: SaveTranslationResponse): Buffer =>
+      Buffer.from(SaveTranslationResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SaveTranslationResponse => SaveTranslationResponse.decode(value),
+  },
 } as const;
 
 export interface CpuServiceServer extends UntypedServiceImplementation {
@@ -5486,6 +5768,11 @@ export interface CpuServiceServer extends UntypedServiceImplementation {
   /** State of all harts of a stopped machine as one blob, and back (CPU-14). */
   saveHarts: handleUnaryCall<SaveHartsRequest, SaveHartsResponse>;
   restoreHarts: handleUnaryCall<RestoreHartsRequest, RestoreHartsResponse>;
+  /**
+   * Translates ahead what a machine has run while its engine was "recording", and keeps it in the image-registry for engine
+   * "static" (CPU-18).
+   */
+  saveTranslation: handleUnaryCall<SaveTranslationRequest, SaveTranslationResponse>;
 }
 
 export interface CpuServiceClient extends Client {
@@ -5720,6 +6007,25 @@ export interface CpuServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RestoreHartsResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Translates ahead what a machine has run while its engine was "recording", and keeps it in the image-registry for engine
+   * "static" (CPU-18).
+   */
+  saveTranslation(
+    request: SaveTranslationRequest,
+    callback: (error: ServiceError | null, response: SaveTranslationResponse) => void,
+  ): ClientUnaryCall;
+  saveTranslation(
+    request: SaveTranslationRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SaveTranslationResponse) => void,
+  ): ClientUnaryCall;
+  saveTranslation(
+    request: SaveTranslationRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SaveTranslationResponse) => void,
   ): ClientUnaryCall;
 }
 

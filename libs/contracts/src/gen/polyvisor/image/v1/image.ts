@@ -452,6 +452,26 @@ export interface ImportArchiveResponse {
   size: bigint;
 }
 
+export interface PutTranslationRequest {
+  /** a tag: letters, digits, '.', '_', '-' */
+  key: string;
+  /** of the blob, which must be there */
+  digest: string;
+}
+
+export interface PutTranslationResponse {
+  digest: string;
+}
+
+export interface FindTranslationRequest {
+  key: string;
+}
+
+export interface FindTranslationResponse {
+  digest: string;
+  bytes: bigint;
+}
+
 function createBaseStatBlobRequest(): StatBlobRequest {
   return { digest: "" };
 }
@@ -6157,6 +6177,313 @@ export const ImportArchiveResponse: MessageFns<ImportArchiveResponse> = {
   },
 };
 
+function createBasePutTranslationRequest(): PutTranslationRequest {
+  return { key: "", digest: "" };
+}
+
+export const PutTranslationRequest: MessageFns<PutTranslationRequest> = {
+  encode(message: PutTranslationRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.digest !== "") {
+      writer.uint32(18).string(message.digest);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PutTranslationRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePutTranslationRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.digest = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PutTranslationRequest {
+    return {
+      key: isSet(object.key) ? globalThis.String(object.key) : "",
+      digest: isSet(object.digest) ? globalThis.String(object.digest) : "",
+    };
+  },
+
+  toJSON(message: PutTranslationRequest): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    if (message.digest !== "") {
+      obj.digest = message.digest;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PutTranslationRequest>): PutTranslationRequest {
+    return PutTranslationRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PutTranslationRequest>): PutTranslationRequest {
+    const message = createBasePutTranslationRequest();
+    message.key = object.key ?? "";
+    message.digest = object.digest ?? "";
+    return message;
+  },
+};
+
+function createBasePutTranslationResponse(): PutTranslationResponse {
+  return { digest: "" };
+}
+
+export const PutTranslationResponse: MessageFns<PutTranslationResponse> = {
+  encode(message: PutTranslationResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.digest !== "") {
+      writer.uint32(10).string(message.digest);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PutTranslationResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePutTranslationResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.digest = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PutTranslationResponse {
+    return { digest: isSet(object.digest) ? globalThis.String(object.digest) : "" };
+  },
+
+  toJSON(message: PutTranslationResponse): unknown {
+    const obj: any = {};
+    if (message.digest !== "") {
+      obj.digest = message.digest;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PutTranslationResponse>): PutTranslationResponse {
+    return PutTranslationResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PutTranslationResponse>): PutTranslationResponse {
+    const message = createBasePutTranslationResponse();
+    message.digest = object.digest ?? "";
+    return message;
+  },
+};
+
+function createBaseFindTranslationRequest(): FindTranslationRequest {
+  return { key: "" };
+}
+
+export const FindTranslationRequest: MessageFns<FindTranslationRequest> = {
+  encode(message: FindTranslationRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FindTranslationRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFindTranslationRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): FindTranslationRequest {
+    return { key: isSet(object.key) ? globalThis.String(object.key) : "" };
+  },
+
+  toJSON(message: FindTranslationRequest): unknown {
+    const obj: any = {};
+    if (message.key !== "") {
+      obj.key = message.key;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<FindTranslationRequest>): FindTranslationRequest {
+    return FindTranslationRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<FindTranslationRequest>): FindTranslationRequest {
+    const message = createBaseFindTranslationRequest();
+    message.key = object.key ?? "";
+    return message;
+  },
+};
+
+function createBaseFindTranslationResponse(): FindTranslationResponse {
+  return { digest: "", bytes: 0n };
+}
+
+export const FindTranslationResponse: MessageFns<FindTranslationResponse> = {
+  encode(message: FindTranslationResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.digest !== "") {
+      writer.uint32(10).string(message.digest);
+    }
+    if (message.bytes !== 0n) {
+      if (BigInt.asUintN(64, message.bytes) !== message.bytes) {
+        throw new globalThis.Error("value provided for field message.bytes of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.bytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FindTranslationResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFindTranslationResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.digest = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.bytes = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): FindTranslationResponse {
+    return {
+      digest: isSet(object.digest) ? globalThis.String(object.digest) : "",
+      bytes: isSet(object.bytes) ? BigInt(object.bytes) : 0n,
+    };
+  },
+
+  toJSON(message: FindTranslationResponse): unknown {
+    const obj: any = {};
+    if (message.digest !== "") {
+      obj.digest = message.digest;
+    }
+    if (message.bytes !== 0n) {
+      obj.bytes = message.bytes.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<FindTranslationResponse>): FindTranslationResponse {
+    return FindTranslationResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<FindTranslationResponse>): FindTranslationResponse {
+    const message = createBaseFindTranslationResponse();
+    message.digest = object.digest ?? "";
+    message.bytes = (object.bytes !== undefined && object.bytes !== null) ? BigInt(object.bytes) : 0n;
+    return message;
+  },
+};
+
 /** image-registry: owns blobs, manifests, tags, boxes and disks. Digests are "sha256:<64 hex>". */
 export type ImageServiceService = typeof ImageServiceService;
 export const ImageServiceService = {
@@ -6396,6 +6723,29 @@ export const ImageServiceService = {
     responseSerialize: (value: SetPinsResponse): Buffer => Buffer.from(SetPinsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): SetPinsResponse => SetPinsResponse.decode(value),
   },
+  /** Translations of guest code made ahead of time, by key: OCI artifacts in the repository polyvisor/translations (IMG-29). */
+  putTranslation: {
+    path: "/polyvisor.image.v1.ImageService/PutTranslation" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: PutTranslationRequest): Buffer =>
+      Buffer.from(PutTranslationRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): PutTranslationRequest => PutTranslationRequest.decode(value),
+    responseSerialize: (value: PutTranslationResponse): Buffer =>
+      Buffer.from(PutTranslationResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): PutTranslationResponse => PutTranslationResponse.decode(value),
+  },
+  findTranslation: {
+    path: "/polyvisor.image.v1.ImageService/FindTranslation" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: FindTranslationRequest): Buffer =>
+      Buffer.from(FindTranslationRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): FindTranslationRequest => FindTranslationRequest.decode(value),
+    responseSerialize: (value: FindTranslationResponse): Buffer =>
+      Buffer.from(FindTranslationResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): FindTranslationResponse => FindTranslationResponse.decode(value),
+  },
 } as const;
 
 export interface ImageServiceServer extends UntypedServiceImplementation {
@@ -6435,6 +6785,9 @@ export interface ImageServiceServer extends UntypedServiceImplementation {
   collectGarbage: handleUnaryCall<CollectGarbageRequest, CollectGarbageResponse>;
   describeRegistry: handleUnaryCall<DescribeRegistryRequest, DescribeRegistryResponse>;
   setPins: handleUnaryCall<SetPinsRequest, SetPinsResponse>;
+  /** Translations of guest code made ahead of time, by key: OCI artifacts in the repository polyvisor/translations (IMG-29). */
+  putTranslation: handleUnaryCall<PutTranslationRequest, PutTranslationResponse>;
+  findTranslation: handleUnaryCall<FindTranslationRequest, FindTranslationResponse>;
 }
 
 export interface ImageServiceClient extends Client {
@@ -6734,6 +7087,37 @@ export interface ImageServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: SetPinsResponse) => void,
+  ): ClientUnaryCall;
+  /** Translations of guest code made ahead of time, by key: OCI artifacts in the repository polyvisor/translations (IMG-29). */
+  putTranslation(
+    request: PutTranslationRequest,
+    callback: (error: ServiceError | null, response: PutTranslationResponse) => void,
+  ): ClientUnaryCall;
+  putTranslation(
+    request: PutTranslationRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: PutTranslationResponse) => void,
+  ): ClientUnaryCall;
+  putTranslation(
+    request: PutTranslationRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: PutTranslationResponse) => void,
+  ): ClientUnaryCall;
+  findTranslation(
+    request: FindTranslationRequest,
+    callback: (error: ServiceError | null, response: FindTranslationResponse) => void,
+  ): ClientUnaryCall;
+  findTranslation(
+    request: FindTranslationRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: FindTranslationResponse) => void,
+  ): ClientUnaryCall;
+  findTranslation(
+    request: FindTranslationRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: FindTranslationResponse) => void,
   ): ClientUnaryCall;
 }
 

@@ -19,7 +19,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
-import { CodeLine, HartState, PageWalk, ReadProfileResponse } from "../../cpu/v1/cpu.ts";
+import { CodeLine, HartState, PageWalk, ReadProfileResponse, SaveTranslationResponse } from "../../cpu/v1/cpu.ts";
 import { PlaneCounters, Rule, TraceEntry } from "../../mediation/v1/mediation.ts";
 
 export const protobufPackage = "polyvisor.orchestrator.v1";
@@ -411,6 +411,14 @@ export interface ReadCpuCodeResponse {
 export interface ReadCpuProfileRequest {
   name: string;
   spots: number;
+}
+
+export interface SaveMachineTranslationRequest {
+  name: string;
+}
+
+export interface SaveMachineTranslationResponse {
+  translation: SaveTranslationResponse | undefined;
 }
 
 export interface ReadCpuProfileResponse {
@@ -5380,6 +5388,144 @@ export const ReadCpuProfileRequest: MessageFns<ReadCpuProfileRequest> = {
   },
 };
 
+function createBaseSaveMachineTranslationRequest(): SaveMachineTranslationRequest {
+  return { name: "" };
+}
+
+export const SaveMachineTranslationRequest: MessageFns<SaveMachineTranslationRequest> = {
+  encode(message: SaveMachineTranslationRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SaveMachineTranslationRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSaveMachineTranslationRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SaveMachineTranslationRequest {
+    return { name: isSet(object.name) ? globalThis.String(object.name) : "" };
+  },
+
+  toJSON(message: SaveMachineTranslationRequest): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SaveMachineTranslationRequest>): SaveMachineTranslationRequest {
+    return SaveMachineTranslationRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SaveMachineTranslationRequest>): SaveMachineTranslationRequest {
+    const message = createBaseSaveMachineTranslationRequest();
+    message.name = object.name ?? "";
+    return message;
+  },
+};
+
+function createBaseSaveMachineTranslationResponse(): SaveMachineTranslationResponse {
+  return { translation: undefined };
+}
+
+export const SaveMachineTranslationResponse: MessageFns<SaveMachineTranslationResponse> = {
+  encode(message: SaveMachineTranslationResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.translation !== undefined) {
+      SaveTranslationResponse.encode(message.translation, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SaveMachineTranslationResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSaveMachineTranslationResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.translation = SaveTranslationResponse.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SaveMachineTranslationResponse {
+    return {
+      translation: isSet(object.translation) ? SaveTranslationResponse.fromJSON(object.translation) : undefined,
+    };
+  },
+
+  toJSON(message: SaveMachineTranslationResponse): unknown {
+    const obj: any = {};
+    if (message.translation !== undefined) {
+      obj.translation = SaveTranslationResponse.toJSON(message.translation);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SaveMachineTranslationResponse>): SaveMachineTranslationResponse {
+    return SaveMachineTranslationResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SaveMachineTranslationResponse>): SaveMachineTranslationResponse {
+    const message = createBaseSaveMachineTranslationResponse();
+    message.translation = (object.translation !== undefined && object.translation !== null)
+      ? SaveTranslationResponse.fromPartial(object.translation)
+      : undefined;
+    return message;
+  },
+};
+
 function createBaseReadCpuProfileResponse(): ReadCpuProfileResponse {
   return { profile: undefined };
 }
@@ -7528,6 +7674,19 @@ export const OrchestratorServiceService = {
       Buffer.from(ReadCpuProfileResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ReadCpuProfileResponse => ReadCpuProfileResponse.decode(value),
   },
+  /** See SaveTranslation of the cpu-emulator. */
+  saveMachineTranslation: {
+    path: "/polyvisor.orchestrator.v1.OrchestratorService/SaveMachineTranslation" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SaveMachineTranslationRequest): Buffer =>
+      Buffer.from(SaveMachineTranslationRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SaveMachineTranslationRequest => SaveMachineTranslationRequest.decode(value),
+    responseSerialize: (value: SaveMachineTranslationResponse): Buffer =>
+      Buffer.from(SaveMachineTranslationResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SaveMachineTranslationResponse =>
+      SaveMachineTranslationResponse.decode(value),
+  },
   /** Also while it runs; kept for its next starts. */
   setMachineEngine: {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/SetMachineEngine" as const,
@@ -7678,6 +7837,8 @@ export interface OrchestratorServiceServer extends UntypedServiceImplementation 
   walkCpuAddress: handleUnaryCall<WalkCpuAddressRequest, WalkCpuAddressResponse>;
   readCpuCode: handleUnaryCall<ReadCpuCodeRequest, ReadCpuCodeResponse>;
   readCpuProfile: handleUnaryCall<ReadCpuProfileRequest, ReadCpuProfileResponse>;
+  /** See SaveTranslation of the cpu-emulator. */
+  saveMachineTranslation: handleUnaryCall<SaveMachineTranslationRequest, SaveMachineTranslationResponse>;
   /** Also while it runs; kept for its next starts. */
   setMachineEngine: handleUnaryCall<SetMachineEngineRequest, SetMachineEngineResponse>;
   /** Another machine with the same settings and disk content, halted. Of a running one: the content of this moment. */
@@ -7940,6 +8101,22 @@ export interface OrchestratorServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ReadCpuProfileResponse) => void,
+  ): ClientUnaryCall;
+  /** See SaveTranslation of the cpu-emulator. */
+  saveMachineTranslation(
+    request: SaveMachineTranslationRequest,
+    callback: (error: ServiceError | null, response: SaveMachineTranslationResponse) => void,
+  ): ClientUnaryCall;
+  saveMachineTranslation(
+    request: SaveMachineTranslationRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SaveMachineTranslationResponse) => void,
+  ): ClientUnaryCall;
+  saveMachineTranslation(
+    request: SaveMachineTranslationRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SaveMachineTranslationResponse) => void,
   ): ClientUnaryCall;
   /** Also while it runs; kept for its next starts. */
   setMachineEngine(
