@@ -86,7 +86,7 @@ describe("guests that need no download", () => {
       sw t1, 0(t0)
     1: j 1b`;
     writeFileSync(program, assemble(source, { base: 0x8000_0000n }).bytes);
-    for (const engine of ["interpreter", "reference"]) expect(await hv.run(["run", "--engine", engine, program])).toMatchObject({ status: 9, stdout: "K" });
+    for (const engine of ["interpreter", "reference", "static", "recording"]) expect(await hv.run(["run", "--engine", engine, program])).toMatchObject({ status: 9, stdout: "K" });
     expect(await hv.json("status")).toHaveLength(1); // the tiny one: hv run leaves no machine
   });
 });

@@ -26,7 +26,7 @@ const BATCH = 800;
 /** The reference engine is 200 times slower: it judges a smaller batch now and then. */
 const REFERENCE_BATCH = 100;
 const REFERENCE_EVERY = 4;
-const ENGINES: readonly { readonly engine: BareEngine; readonly slice?: number }[] = [{ engine: "interpreter" }, { engine: "translated" }, { engine: "translated", slice: 13 }];
+const ENGINES: readonly { readonly engine: BareEngine; readonly slice?: number }[] = [{ engine: "interpreter" }, { engine: "translated" }, { engine: "translated", slice: 13 }, { engine: "static" }];
 /** How long a batch, and one program, may take at most. */
 const WHOLE = { ms: 120_000, instructions: 50_000_000 };
 const ONE = { ms: 8000, instructions: 500_000 };

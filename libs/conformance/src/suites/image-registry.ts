@@ -378,6 +378,22 @@ const REGISTRY: readonly ImageCase[] = [
       assert.ok(found.bytes >= 2048n);
     },
   },
+  {
+    requirement: "IMG-43",
+    title: "a translation is found by its key, the last one put; other keys, missing blobs and names that are no tags are not",
+    async run(port, environment) {
+      const key = environment.unique("key");
+      assert.equal((await port.findTranslation({ key })).digest, "");
+      for (const bytes of [3000, 5000]) {
+        const { digest } = await store(port, environment, content(environment.unique("blob"), bytes));
+        await port.putTranslation({ key, digest });
+        assert.deepEqual(await port.findTranslation({ key }), { digest, bytes: BigInt(bytes) });
+      }
+      await refused(port.putTranslation({ key, digest: `sha256:${"0".repeat(64)}` }), "precondition");
+      await refused(port.putTranslation({ key: "a/b", digest: `sha256:${"0".repeat(64)}` }), "invalid");
+      await refused(port.findTranslation({ key: "../x" }), "invalid");
+    },
+  },
 ];
 
 export const IMAGE_SUITE: ConformanceSuite<typeof IMAGE.definition> = { contract: IMAGE, cases: [...BLOBS, ...BOXES, ...DISKS, ...LAYERS, ...REGISTRY] };

@@ -58,7 +58,7 @@ export function decodeAhead(bytes: Uint8Array): AheadModule[] {
   if (bytes.length < head || new TextDecoder().decode(bytes.subarray(0, MAGIC.length)) !== MAGIC) throw new Error(`not a static translation: it does not begin with ${MAGIC}`);
   const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(MAGIC.length, true);
   if (length > bytes.length - head) throw new Error(`its header of ${length} bytes does not fit its ${bytes.length}`);
-  const header: unknown = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(head, head + length)));
+  const header: unknown = JSON.parse(new TextDecoder().decode(bytes.subarray(head, head + length)));
   const reader = new Payload(bytes, padded(head + length));
   const slots = new Set<number>();
   const cells = new Set<number>();
@@ -106,7 +106,8 @@ class Payload {
   }
   bytes(length: number): Uint8Array<ArrayBuffer> {
     if (length > this.#bytes.length - this.#at) throw new Error(`${length} bytes are named at ${this.#at}, ${this.#bytes.length - this.#at} are there`);
-    const taken = this.#bytes.slice(this.#at, this.#at + length);
+    const taken = new Uint8Array(length); // not slice: the bytes may be a Buffer
+    taken.set(this.#bytes.subarray(this.#at, this.#at + length));
     this.#at += padded(length);
     return taken;
   }
