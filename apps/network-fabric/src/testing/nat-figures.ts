@@ -59,6 +59,9 @@ function cpuSeconds(pid: number): number {
   const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]!.split(" ");
   return (Number(fields[11]) + Number(fields[12])) / 100;
 }
+function residentMegabytes(pid: number): number {
+  return Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1]) / 1000;
+}
 const median = (list: number[]): number => list.toSorted((a, b) => a - b)[list.length >> 1] ?? NaN;
 async function measure(nat: Nat, mtu: number): Promise<Record<string, number>> {
   const guest = new Namespace("figures");
@@ -80,6 +83,12 @@ async function measure(nat: Nat, mtu: number): Promise<Record<string, number>> {
       "round trip µs": await run("round-trip", 3000, "p50Microseconds"),
       "connections/s": await run("connections", 3000, "perSecond"),
     };
+    const before = residentMegabytes(running.pid);
+    const many = guest.start("many", running.gateway, SERVER, 500);
+    await many.next("open");
+    figures["MB for 500 connections"] = residentMegabytes(running.pid) - before;
+    many.go();
+    await many.last();
     for (const chain of ["INPUT", "OUTPUT"]) guest.run("iptables", "-A", chain, "-m", "statistic", "--mode", "random", "--probability", "0.03", "-j", "DROP");
     figures["4 MB at 3 % loss, ms"] = await run("speed-down", 4_000_000, "ms");
     return figures;

@@ -2,7 +2,7 @@ import type { TcpSegment } from "@polyvisor/wire";
 import { TCP_FLAG } from "@polyvisor/wire";
 import { TcpConnection, type OutgoingSegment, type TcpLimits, type TcpUser } from "../core/tcp/connection.ts";
 
-export const LIMITS: TcpLimits = { maximumSegmentSize: 1460, pieceSize: 65_000, receiveBuffer: 256 * 1024, timeWaitMs: 60_000 };
+export const LIMITS: TcpLimits = { maximumSegmentSize: 1460, pieceSize: 65_000, receiveBuffer: 256 * 1024, timeWaitMs: 60_000, acknowledgmentDelayMs: 0 };
 
 /** What a segment on its way out is on the wire: cut to segments, as the NIC would. */
 export function onWire(out: OutgoingSegment, ports: { sourcePort: number; destinationPort: number }): TcpSegment[] {

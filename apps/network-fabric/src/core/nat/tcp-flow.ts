@@ -11,6 +11,8 @@ const SEND_BUFFER_MINIMUM = 128 * 1024;
 const SEND_BUFFER_MAXIMUM = 4 * 1024 * 1024;
 /** RFC 9293, 3.4.2 has MSL = 2 minutes; Linux and everybody else wait 60 s in all. */
 const TIME_WAIT_MS = 60_000;
+/** Long enough for the answer of a server near by; short beside what Linux waits (40 ms), because a guest's Nagle waits for it. */
+const ACKNOWLEDGMENT_DELAY_MS = 2;
 /** Largest IP datagram (RFC 791, 3.1). */
 const MAXIMUM_DATAGRAM = 65_535;
 
@@ -247,6 +249,7 @@ export class TcpFlow implements TcpUser, HostStreamEvents {
       pieceSize: MAXIMUM_DATAGRAM - 40 - TCP_HEADER_BYTES,
       receiveBuffer: RECEIVE_BUFFER_BYTES,
       timeWaitMs: TIME_WAIT_MS,
+      acknowledgmentDelayMs: ACKNOWLEDGMENT_DELAY_MS,
     };
   }
   #resume(): void {

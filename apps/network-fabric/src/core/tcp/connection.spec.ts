@@ -329,3 +329,21 @@ describe("two ends over a link", () => {
     expect(link.a.connection.retransmitted).toBe(0);
   });
 });
+
+describe("delayed acknowledgments (RFC 9293, 3.8.6.3)", () => {
+  const delayed = () => established({ limits: { ...LIMITS, acknowledgmentDelayMs: 2 } });
+  it("less than a segment waits 2 ms for data that takes the acknowledgment along", () => {
+    const { send, write, advance } = delayed();
+    expect(send({ payload: pattern(10) })).toEqual([]);
+    expect(write(pattern(5))).toMatchObject([{ acknowledgment: 5011, payload: pattern(5) }]);
+    expect(advance(100)).toEqual([]);
+    expect(send({ sequence: 5011, payload: pattern(10) })).toEqual([]);
+    expect(advance(1.9)).toEqual([]);
+    expect(advance(0.1)).toMatchObject([{ acknowledgment: 5021, payload: new Uint8Array(0) }]);
+  });
+  it("a whole segment, an end, and what is out of order are answered at once", () => {
+    expect(delayed().send({ payload: pattern(400) }, { sequence: 5401, payload: pattern(200) }).length).toBe(1); // 536 without an MSS option
+    expect(delayed().send({ payload: pattern(10), flags: ACK | FIN })).toMatchObject([{ acknowledgment: 5012 }]);
+    expect(delayed().send({ sequence: 5101, payload: pattern(10) })).toMatchObject([{ acknowledgment: 5001 }]);
+  });
+});

@@ -57,6 +57,8 @@ export interface TcpLimits {
   /** Bytes that `room` can reach. */
   readonly receiveBuffer: number;
   readonly timeWaitMs: number;
+  /** How long less than a segment of data may go unacknowledged, for an answer that takes the acknowledgment along (RFC 9293, 3.8.6.3). */
+  readonly acknowledgmentDelayMs: number;
 }
 
 /** RFC 9293, 3.7.1: what to assume when the peer does not say. */
@@ -96,6 +98,9 @@ export class TcpConnection {
   readonly #timestampBase: number;
   readonly #timestampOption = Uint8Array.of(1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0); // NOP, NOP, kind 8, length 10
   #acknowledgmentDue = false;
+  /** When what is due goes out by itself; RCV.NXT as of the last acknowledgment. */
+  #acknowledgmentAt = Infinity;
+  #lastAcknowledged = 0;
   #finWaiting = false;
   #synRetries = 0;
   #synAt = Infinity;
@@ -184,16 +189,22 @@ export class TcpConnection {
     if (this.state === "CLOSED") return;
     this.#sender?.pump(now);
     this.#followFin(now);
-    if (this.#acknowledgmentDue) this.#acknowledge(now);
+    if (!this.#acknowledgmentDue) return;
+    const { next, edge } = this.#receiver;
+    const segment = this.#offer.maximumSegmentSize!;
+    const mayWait = this.#receiving && distance(this.#lastAcknowledged, next) < segment && distance(next, edge) >= 2 * segment;
+    if (mayWait && this.#limits.acknowledgmentDelayMs > 0) this.#acknowledgmentAt = Math.min(this.#acknowledgmentAt, now + this.#limits.acknowledgmentDelayMs);
+    else this.#acknowledge(now);
   }
 
   /** When `timer` wants to be called. */
   get deadline(): number {
-    return Math.min(this.#synAt, this.#endAt, this.#idleAt, this.#sender?.deadline ?? Infinity);
+    return Math.min(this.#synAt, this.#endAt, this.#idleAt, this.#acknowledgmentAt, this.#sender?.deadline ?? Infinity);
   }
   timer(now: number): void {
     if (this.state === "CLOSED" || now < this.deadline) return;
     if (now >= this.#endAt) return this.#close();
+    if (now >= this.#acknowledgmentAt) this.#acknowledge(now);
     if (now >= this.#synAt) {
       if (this.#synRetries++ >= SYN_RETRIES) return this.#dead("timeout");
       return this.#sendSyn(now);
@@ -299,6 +310,7 @@ export class TcpConnection {
     this.#offer = { maximumSegmentSize: Math.max(agreed, 64), ...(options.sackPermitted ? { sackPermitted: true } : {}) };
     if (options.windowScale !== undefined) this.#offer.windowScale = this.#receiveShift;
     const next = add(syn.sequence, 1);
+    this.#lastAcknowledged = next;
     // The window field of a SYN is never scaled (RFC 7323, 2.2).
     const edge = add(next, Math.min(0xffff, receiveBuffer));
     this.#receiver = new TcpReceiver({ next, edge, scale: this.#receiveShift, segmentSize: this.#offer.maximumSegmentSize! });
@@ -404,6 +416,8 @@ export class TcpConnection {
   /** An acknowledgment; with a queue set in `#out`, data goes with it. */
   #acknowledge(now: number, sequence = this.#sender?.next ?? add(this.#initialSend, 1), flags: number = TCP_FLAG.ACK): void {
     this.#acknowledgmentDue = false;
+    this.#acknowledgmentAt = Infinity;
+    this.#lastAcknowledged = this.#receiver.next;
     const receiver = this.#receiver;
     let options: Uint8Array = NO_OPTIONS;
     if (this.#offer.sackPermitted && receiver.outOfOrder && this.#out.queue === undefined) {
@@ -451,7 +465,7 @@ export class TcpConnection {
     if (this.state === "CLOSED") return;
     this.state = "CLOSED";
     this.#sender?.clear();
-    this.#synAt = this.#endAt = this.#idleAt = Infinity;
+    this.#synAt = this.#endAt = this.#idleAt = this.#acknowledgmentAt = Infinity;
     this.#user.closed();
   }
 }
