@@ -27,8 +27,9 @@ const READS = ["sequential read (MB/s)", "4 KiB random read (/s)"] as const;
 /**
  * All figures of one disk, or with `only: "reads"` those that a chain of layers could slow. Both systems' disks lie on the host's
  * page cache (QEMU: cache=writeback, its default), O_DIRECT in the guest, one request at a time, flushes reach the host's disk.
+ * `share`: of the operations, for who is slow.
  */
-export async function blockFigures(shell: GuestShell, only?: "reads"): Promise<Map<string, number>> {
+export async function blockFigures(shell: GuestShell, { only, share = 1 }: { only?: "reads"; share?: number } = {}): Promise<Map<string, number>> {
   const figures = new Map<string, number>();
   const timed = async (command: string): Promise<number> => {
     const output = await shell(`time ${command}`);
@@ -38,7 +39,8 @@ export async function blockFigures(shell: GuestShell, only?: "reads"): Promise<M
   };
   const passes = async (count: number, command: string): Promise<number> => (PASSES * count) / (await timed(`sh -c 'for i in $(seq ${PASSES}); do ${command}; done'`));
   const dd = (how: string): Promise<number> => passes(MIB, `dd bs=1M count=${MIB} ${how}`);
-  const random = async ({ operation, sync, count }: { operation: number; sync: number; count: number }): Promise<number> => {
+  const random = async ({ operation, sync, count: all }: { operation: number; sync: number; count: number }): Promise<number> => {
+    const count = Math.ceil(all * share);
     const program = randomIo(operation, sync, count).toString("base64");
     await shell(`echo ${program} | base64 -d > /tmp/io && chmod +x /tmp/io`);
     return count / (await timed("/tmp/io"));

@@ -143,10 +143,10 @@ async function blocks(): Promise<void> {
       const shell = (command: string): Promise<string> => hv.run("exec", name, "--", "sh", "-c", `{ ${command}; } 2>&1`);
       step(`blocks on ${topology}, round ${round + 1}`);
       await hv.run("up", name, "--engine", "dynamic", "--topology", topology);
-      keep(topology, "blocks: ", await blockFigures(shell));
+      keep(topology, "blocks: ", await blockFigures(shell, topology === "processes" ? { share: 0.1 } : {}));
       const byDepth = new Map<number, ReadonlyMap<string, number>>();
       for (let depth = 1; topology === "embedded" && depth <= CHAINS.at(-1)!; depth++) {
-        if (CHAINS.includes(depth)) byDepth.set(depth, await blockFigures(shell, "reads"));
+        if (CHAINS.includes(depth)) byDepth.set(depth, await blockFigures(shell, { only: "reads" }));
         await shell(writeLayer(depth - 1));
         await hv.run("snapshot", "save", name, `s${depth}`); // what is written so far becomes a read-only layer
       }
@@ -160,7 +160,7 @@ async function blocks(): Promise<void> {
       const guest = await QemuGuest.boot({ kernel: box.kernel.path, initrd: box.initrd!.path, disk: qcow2Chain(work, box.disk!.path, depth), diskFormat: "qcow2", append: box.config.bootArguments }, join(work, `b${round}-${depth}.sock`));
       const inQemu = (command: string): Promise<string> => guest.exec(`{ ${command}; } 2>&1`);
       if (depth === CHAINS[0]) keep(QEMU_QCOW2, "blocks: ", await blockFigures(inQemu));
-      byDepth.set(depth, await blockFigures(inQemu, "reads"));
+      byDepth.set(depth, await blockFigures(inQemu, { only: "reads" }));
       await guest.stop();
     }
     keepChains(QEMU_QCOW2, byDepth);

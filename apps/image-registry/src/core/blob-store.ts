@@ -58,7 +58,7 @@ export class BlobStore {
   }
 
   async stat(digest: string): Promise<number | undefined> {
-    const file = await this.#openFile(digest);
+    const file = await this.openIfHere(digest);
     if (!file) return undefined;
     const bytes = file.bytes;
     await file.close();
@@ -67,9 +67,18 @@ export class BlobStore {
 
   /** The blob's file, not verified: for reads by range. */
   async open(digest: string): Promise<File> {
-    const file = await this.#openFile(digest);
+    const file = await this.openIfHere(digest);
     if (!file) throw new ContractError("not-found", `there is no blob ${digest}; write it first`);
     return file;
+  }
+
+  async openIfHere(digest: string): Promise<File | undefined> {
+    try {
+      return await this.files.open(digest);
+    } catch (error) {
+      if (error instanceof StorageError && error.problem === "not-found") return undefined;
+      throw error;
+    }
   }
 
   /** A whole small blob (manifest, config), verified. */
@@ -145,14 +154,6 @@ export class BlobStore {
     if (bytes > this.maxBytes) throw new ContractError("exhausted", `a blob of ${bytes} bytes: this store takes at most ${this.maxBytes} (option maxBlobBytes)`);
   }
 
-  async #openFile(digest: string): Promise<File | undefined> {
-    try {
-      return await this.files.open(digest);
-    } catch (error) {
-      if (error instanceof StorageError && error.problem === "not-found") return undefined;
-      throw error;
-    }
-  }
 }
 
 const ZERO_PIECE = 64 * 1024;

@@ -126,10 +126,10 @@ export class LazyBlobs implements BlobRanges {
   }
 
   async #readStored({ digest }: BlobRef, offset: number, target: Uint8Array): Promise<boolean> {
-    if ((await this.#blobs.stat(digest)) === undefined) return false;
-    const file = await this.#blobs.open(digest);
+    const file = await this.#blobs.openIfHere(digest);
+    if (!file) return false;
     try {
-      await file.read(offset, target);
+      if (!file.readNow(offset, target)) await file.read(offset, target);
       return true;
     } finally {
       await file.close();
