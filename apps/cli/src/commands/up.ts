@@ -1,3 +1,4 @@
+import { readFile, stat } from "node:fs/promises";
 import { extname } from "node:path";
 import { ContractError, messages } from "@polyvisor/contracts";
 import { MachineSpec, type ForwardSpec, type Machine, type NicSpec, type OrchestratorPort, type StartProgress } from "@polyvisor/contracts/orchestrator";
@@ -9,8 +10,9 @@ import { formatOf, importDiskFile } from "../disk-file.ts";
 import { FORWARD_HELP, parseForward } from "../format/forward.ts";
 import { NIC_HELP, parseNic } from "../format/nic.ts";
 import { formatDuration, parseBytes, parseCount } from "../format/quantity.ts";
+import { MACHINE_FILE_BYTES, parseMachineFile, type MachineFile, type MachineOptions } from "../format/machine-file.ts";
 import { machineJson } from "../format/machine.ts";
-import { TOPOLOGIES, type Topology } from "../stack/home.ts";
+import { TOPOLOGIES } from "../stack/home.ts";
 import type { Stack } from "../stack/stacks.ts";
 import { uploadFile } from "../upload-file.ts";
 import { attachConsole } from "./console.ts";
@@ -18,23 +20,8 @@ import { attachConsole } from "./console.ts";
 export const DEFAULT_MACHINE = "default";
 export const DEFAULT_BOX = "debian/minimal";
 
-export interface UpOptions {
-  box?: string;
-  kernel?: string;
-  initrd?: string;
-  append?: string;
-  firmware?: string;
-  disk?: string;
-  topology?: Topology;
-  engine?: string;
-  deterministic?: boolean;
-  cpu?: string;
-  cpus?: string;
-  memory?: string;
-  lease?: string;
-  network: boolean;
-  net?: NicSpec[];
-  forward?: ForwardSpec[];
+export interface UpOptions extends MachineOptions {
+  file?: string;
   console?: boolean;
   json?: boolean;
 }
@@ -47,8 +34,10 @@ export function addUpCommand(program: Command, cli: Cli): void {
     ["hv up k --kernel Image --initrd i.cpio --append 'console=ttyS0'", "your own kernel"],
     ["hv up web --net nat --net internal:lan1,address=10.1.0.5/24", "two network interfaces"],
     ["hv up web --forward 8080:80", "the host's port 8080 leads to the guest's 80"],
+    ["hv up -f web.json", 'a machine file: {"name": "web", "cpus": 2, "net": ["nat", "internal:lan1"], "forward": ["8080:80"]}'],
     ["hv up web --console", "and go to its console at once"],
   ])
+    .option("-f, --file <path>", "machine file: a JSON object with these options by name (net and forward: lists); the command line wins")
     .option("--box <reference>", `box to boot (default: ${DEFAULT_BOX}, built when missing)`)
     .option("--kernel <file>", "kernel: a RISC-V Linux Image, an ELF file, or a raw image")
     .option("--initrd <file>", "initial RAM disk of the kernel")
@@ -67,7 +56,10 @@ export function addUpCommand(program: Command, cli: Cli): void {
     .option("--no-network", "no network interface")
     .option("--console", "attach to the console afterwards")
     .action(async (name: string | undefined, options: UpOptions) => {
-      const { stack, machine } = await up(cli, name ?? DEFAULT_MACHINE, options);
+      const { name: inFile, ...described } = options.file === undefined ? {} : await readMachineFile(options.file);
+      // commander says `network: true` where --no-network was not given
+      const given = { ...options, network: options.network === false ? false : (described.network ?? true) };
+      const { stack, machine } = await up(cli, name ?? inFile ?? DEFAULT_MACHINE, { ...described, ...given });
       cli.answer(options, machineJson(machine), () => readyText(cli, machine));
       if (options.console) await attachConsole(cli, stack, machine.spec!.name, {});
     });
@@ -75,6 +67,18 @@ export function addUpCommand(program: Command, cli: Cli): void {
 
 export function topologyOption(): Option {
   return new Option("--topology <name>", "how the services run (default: embedded, or the one that has the machine)").choices(TOPOLOGIES);
+}
+
+async function readMachineFile(path: string): Promise<MachineFile> {
+  let bytes: Buffer;
+  try {
+    const { size } = await stat(path);
+    if (size > MACHINE_FILE_BYTES) throw new Error(`it has ${size} bytes; a machine file has at most ${MACHINE_FILE_BYTES}`);
+    bytes = await readFile(path);
+  } catch (error) {
+    throw new UsageError(`machine file ${path}: ${(error as Error).message}`);
+  }
+  return parseMachineFile(bytes.toString(), path);
 }
 
 export async function up(cli: Cli, name: string, options: UpOptions): Promise<{ stack: Stack; machine: Machine }> {
@@ -92,7 +96,7 @@ export async function up(cli: Cli, name: string, options: UpOptions): Promise<{ 
 /** Does the command line say anything about what the machine is like? */
 function givesSpec(options: UpOptions): boolean {
   const { box, kernel, append, firmware, disk, engine, deterministic, cpu, cpus, memory, lease, network, net, forward } = options;
-  return !network || [box, kernel, append, firmware, disk, engine, deterministic, cpu, cpus, memory, lease, net, forward].some((option) => option !== undefined);
+  return network === false || [box, kernel, append, firmware, disk, engine, deterministic, cpu, cpus, memory, lease, net, forward].some((option) => option !== undefined);
 }
 
 async function specOf(cli: Cli, stack: Stack, name: string, options: UpOptions): Promise<MachineSpec> {
