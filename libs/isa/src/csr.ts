@@ -50,7 +50,8 @@ const only = (mask: bigint): Properties => ({ readMask: mask, writeMask: mask })
 const EXCEPT_BIT_0 = only(ALL & ~1n); // xepc: IALIGN is 16
 const EXCEPT_BIT_1 = only(ALL & ~2n); // xtvec: MODE is 0 or 1
 const VSSIP = MIP.SSIP << 1n;
-const COUNTERS = 7n; // CY, TM, IR; the hpm counters are read-only zero and not for lower modes
+const HPM = 8; // mhpmcounter3 to 10; the others are read-only zero and not for lower modes
+const COUNTERS = 7n | (((1n << BigInt(HPM)) - 1n) << 3n); // CY, TM, IR
 
 export const CSRS: readonly Csr[] = [
   // Floating point: illegal while mstatus.FS is Off; writes make it Dirty; fflags and frm are views of fcsr.
@@ -62,7 +63,7 @@ export const CSRS: readonly Csr[] = [
   hook("cycle", 0xc00),
   hook("time", 0xc01),
   hook("instret", 0xc02),
-  ...several(29, (i) => hook(`hpmcounter${i + 3}`, 0xc03 + i, { readMask: 0n })),
+  ...several(29, (i) => hook(`hpmcounter${i + 3}`, 0xc03 + i, i < HPM ? {} : { readMask: 0n })),
 
   // Supervisor
   hook("sstatus", 0x100, { readMask: SSTATUS_READABLE, writeMask: SSTATUS_WRITABLE, reset: MSTATUS_FIXED & MSTATUS.UXL }),
@@ -98,8 +99,9 @@ export const CSRS: readonly Csr[] = [
   plain("mcounteren", 0x306, only(COUNTERS)),
   // Hardware sets accessed and dirty bits unless it is told not to, as harts without this bit do.
   hook("menvcfg", 0x30a, { ...only(MENVCFG_WRITABLE), reset: ENVCFG.ADUE }),
-  zero("mcountinhibit", 0x320), // WARL: our counters cannot be stopped
-  ...several(29, (i) => zero(`mhpmevent${i + 3}`, 0x323 + i)),
+  hook("mcountinhibit", 0x320, only(COUNTERS & ~2n)),
+  ...several(HPM, (i) => hook(`mhpmevent${i + 3}`, 0x323 + i, only(0xffff_ffffn))), // WARL: events that there are
+  ...several(29 - HPM, (i) => zero(`mhpmevent${i + 3 + HPM}`, 0x323 + HPM + i)),
   plain("mscratch", 0x340),
   plain("mepc", 0x341, EXCEPT_BIT_0),
   plain("mcause", 0x342),
@@ -144,7 +146,8 @@ export const CSRS: readonly Csr[] = [
   // Machine counters
   hook("mcycle", 0xb00),
   hook("minstret", 0xb02),
-  ...several(29, (i) => zero(`mhpmcounter${i + 3}`, 0xb03 + i)),
+  ...several(HPM, (i) => hook(`mhpmcounter${i + 3}`, 0xb03 + i)),
+  ...several(29 - HPM, (i) => zero(`mhpmcounter${i + 3 + HPM}`, 0xb03 + HPM + i)),
 
   // Debug triggers: none (tselect stays 0 and tdata1.type 0 says that the trigger does not exist).
   zero("tselect", 0x7a0),

@@ -29,6 +29,9 @@ export const Csr = {
   MVENDORID: 0xf11, MARCHID: 0xf12, MIMPID: 0xf13, MHARTID: 0xf14, MCONFIGPTR: 0xf15,
 } as const;
 
+/** The hpm counters that there are, 3 to 10, as bits of mcountinhibit and mcounteren. */
+export const HPM_MASK = 0x7f8;
+
 /** mstatus fields (section 3.1.6); all that we implement lie in the low word, UXL, SXL and SD aside. */
 export const MStatus = {
   SIE: 1 << 1, MIE: 1 << 3, SPIE: 1 << 5, MPIE: 1 << 7, SPP: 1 << 8, MPP: 3 << 11, FS: 3 << 13, MPRV: 1 << 17,

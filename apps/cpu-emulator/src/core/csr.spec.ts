@@ -5,6 +5,8 @@ import { EXTERNAL_PENDING, FFLAGS, INSTRET, PRIVILEGE, TRAP_CAUSE } from "./hart
 
 const one = () => testHarts(1).harts[0]!;
 const STCE = 1n << 63n;
+const MHPMEVENT3 = 0x323;
+const MHPMCOUNTER3 = 0xb03;
 
 describe("CSR access (privileged spec, CSR address mapping conventions)", () => {
   it("a number without a register → illegal instruction, nothing else touched", () => {
@@ -115,6 +117,50 @@ describe("counters and time (sections 3.1.10, 3.1.11, Sstc)", () => {
     expect(hart.read(Csr.SIP)).toBe(0n);
     clock.ms = 1;
     expect(hart.read(Csr.SIP)).toBe(BigInt(STIP));
+  });
+});
+
+describe("counters (sections 3.1.11, 3.1.12)", () => {
+  it("mcountinhibit stops a counter and lets it go on from there; a stopped one holds what is written", () => {
+    const hart = one();
+    const now = (value: bigint): void => void (hart.cells.u64[INSTRET >> 3] = value);
+    now(100n);
+    hart.write(Csr.MCOUNTINHIBIT, ~0n & 0xffff_ffffn);
+    expect(hart.read(Csr.MCOUNTINHIBIT)).toBe(0x7fdn);
+    now(200n);
+    expect([hart.read(Csr.MINSTRET), hart.read(Csr.MCYCLE)]).toEqual([100n, 100n]);
+    hart.write(Csr.MINSTRET, 7n);
+    hart.write(Csr.MCOUNTINHIBIT, 1n);
+    now(210n);
+    expect([hart.read(Csr.MINSTRET), hart.read(Csr.MCYCLE)]).toEqual([17n, 100n]);
+  });
+  it("an hpm counter counts its event from when it is chosen; an event that there is not counts nothing", () => {
+    const hart = one();
+    hart.core.trap(2, 0n);
+    hart.write(MHPMEVENT3, 0x2_0001n);
+    expect(hart.read(MHPMCOUNTER3)).toBe(0n);
+    hart.core.trap(2, 0n);
+    hart.core.trap(5, 0n);
+    expect(hart.read(MHPMCOUNTER3)).toBe(2n);
+    hart.write(MHPMEVENT3, 0xdead_beef_0002_0001n);
+    hart.core.trap(2, 0n);
+    expect([hart.read(MHPMEVENT3), hart.read(MHPMCOUNTER3)]).toEqual([0n, 2n]);
+    hart.write(MHPMCOUNTER3, (1n << 64n) - 1n);
+    hart.write(MHPMEVENT3, 0x2_0001n);
+    hart.core.trap(2, 0n);
+    expect(hart.read(MHPMCOUNTER3)).toBe(0n);
+    for (const number of [0xb0b, 0x32b, 0xb1f]) expect([hart.write(number, 5n), hart.read(number)]).toEqual([0n, 0n]); // no such counter
+  });
+  it("lower modes read the counters that mcounteren and scounteren grant", () => {
+    const hart = one();
+    hart.cells.i32[PRIVILEGE >> 2] = 1;
+    expect(hart.read(0xc03)).toBeUndefined();
+    hart.core.writeOne(Csr.MCOUNTEREN, ~0n);
+    expect([hart.read(0xc03), hart.read(0xc0a), hart.read(0xc0b)]).toEqual([0n, 0n, undefined]);
+    hart.cells.i32[PRIVILEGE >> 2] = 0;
+    expect(hart.read(0xc03)).toBeUndefined();
+    hart.core.writeOne(Csr.SCOUNTEREN, 8n);
+    expect([hart.read(0xc03), hart.read(0xc04)]).toEqual([0n, undefined]);
   });
 });
 

@@ -7,7 +7,8 @@ import {
   counter, envcfg, readGuestBits, STCE, stce, timerCompare, translationRoot, writeEnable, writeGuestEnable, writeGuestPending,
   writeGuestRoot, writeTimer,
 } from "./csr-rules.ts";
-import { EXTERNAL_PENDING, FFLAGS, FRM, INSTRET } from "./hart-state.ts";
+import { defineCounters } from "./counters.ts";
+import { EXTERNAL_PENDING, FFLAGS, FRM } from "./hart-state.ts";
 import { defineHypervisorCsrs } from "./hypervisor-csr.ts";
 import type { Privileged } from "./privileged.ts";
 
@@ -44,25 +45,10 @@ row(Csr.FCSR, {
   },
 });
 
-// Counters (Zicntr; sections 3.1.10 to 3.1.12, 4.1.5). cycle counts instructions, as an IPC-1 machine would.
-const retired = (hart: Privileged, offsetCell: number): bigint =>
-  BigInt.asUintN(64, hart.cells.u64[INSTRET >> 3]! + hart.cells.csr(offsetCell));
-for (const [name, number] of [["cycle", Csr.MCYCLE], ["instret", Csr.MINSTRET]] as const) {
-  // The cell of the machine register holds the difference to INSTRET; a write takes effect after its instruction.
-  row(number, {
-    name: `m${name}`,
-    read: (hart) => retired(hart, number),
-    write: (hart, value) => hart.cells.setCsr(number, BigInt.asUintN(64, value - hart.cells.u64[INSTRET >> 3]! - 1n)),
-  });
-  const user = number - Csr.MCYCLE + Csr.CYCLE;
-  row(user, { name, legal: (hart) => counter(hart, user), read: (hart) => retired(hart, number), write: () => {} });
-}
+defineCounters();
 /** What a guest reads as time. */
 const guestTime = (hart: Privileged): bigint => BigInt.asUintN(64, BigInt(hart.time.ticks()) + hart.cells.csr(Csr.HTIMEDELTA));
 row(Csr.TIME, { name: "time", legal: (hart) => counter(hart, Csr.TIME), read: (hart) => hart.virtual ? guestTime(hart) : BigInt(hart.time.ticks()), write: () => {} });
-for (let n = 3; n < 32; n++) {
-  row(0xc00 + n, { name: `hpmcounter${n}`, legal: (hart) => counter(hart, 0xc00 + n), read: () => 0n, write: () => {} });
-}
 
 // Status
 row(Csr.MSTATUS, {

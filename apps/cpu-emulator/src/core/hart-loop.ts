@@ -10,7 +10,7 @@ import {
 import { countGivenUp } from "./physical.ts";
 import { Profile } from "./profile.ts";
 import type { Privileged } from "./privileged.ts";
-import { HartState } from "./sbi/hsm.ts";
+import { HartState, isSuspended } from "./sbi/hsm.ts";
 import type { RecordedRegion } from "./translator/ahead/recording.ts";
 import type { DynamicEngine } from "./translator/engine.ts";
 import { enterSupervisor } from "./sbi/sbi.ts";
@@ -136,6 +136,7 @@ export class HartLoop {
         break;
       case ExitReason.WFI:
         this.#skipToInterrupt();
+        core.takeInterrupt();
         break;
       case ExitReason.BUDGET:
         this.#profile.sample();
@@ -147,13 +148,11 @@ export class HartLoop {
     const core = this.#core;
     this.#cells.f64[(EXIT_COUNTS >> 3) + WFI_COUNT]!++;
     core.refreshTimers();
-    if (!core.wakes()) {
-      const timer = core.nextTimer();
-      if (timer === Infinity) this.#sleep(LONGEST_SLEEP_MS);
-      else this.#parts.time.set(Math.max(timer, this.#parts.time.ticks()));
-      core.refreshTimers();
-    }
-    core.takeInterrupt();
+    if (core.wakes()) return;
+    const timer = core.nextTimer();
+    if (timer === Infinity) this.#sleep(LONGEST_SLEEP_MS);
+    else this.#parts.time.set(Math.max(timer, this.#parts.time.ticks()));
+    core.refreshTimers();
   }
 
   /** Takes the trap that an engine left, or lets the debugger have its look. */
@@ -217,18 +216,26 @@ export class HartLoop {
     return slept;
   }
 
-  /** SBI HSM: false while the hart is stopped (after a sleep), true once it has been started. */
+  /** SBI HSM: false while the hart is stopped or suspended (after a sleep), true once it goes on. */
   #started(): boolean {
     const cells = this.#cells;
-    if (Atomics.load(cells.i32, HSM_STATE >> 2) === HartState.START_PENDING) {
+    const state = Atomics.load(cells.i32, HSM_STATE >> 2);
+    if (isSuspended(state)) {
+      if (this.#parts.time.virtual) this.#skipToInterrupt();
+      else this.#sleepUntilInterrupt();
+      this.#core.refreshTimers();
+      if (!this.#core.wakes()) return false;
+    } else if (state !== HartState.START_PENDING) {
+      this.#sleep(LONGEST_SLEEP_MS);
+      return false;
+    }
+    if (state !== HartState.SUSPENDED) {
       enterSupervisor(this.#core, cells.u64[HSM_ADDRESS >> 3]!, BigInt(cells.hart), cells.u64[HSM_OPAQUE >> 3]!);
       this.flushTlb();
       this.fenceI();
-      Atomics.store(cells.i32, HSM_STATE >> 2, HartState.STARTED);
-      return true;
     }
-    this.#sleep(LONGEST_SLEEP_MS);
-    return false;
+    Atomics.store(cells.i32, HSM_STATE >> 2, HartState.STARTED);
+    return true;
   }
 
   /** Serves requests; true: end the thread. */

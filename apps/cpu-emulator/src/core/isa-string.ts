@@ -9,6 +9,6 @@ export function isaString({ hypervisor }: CpuFeatures): string {
 }
 
 const NAMED = [
-  "zicbom", "zicbop", "zicboz", "zicntr", "zicond", "zicsr", "zifencei", "zihintntl", "zihintpause", "zawrs", "zfa", "zca", "zcb", "zcd",
+  "zicbom", "zicbop", "zicboz", "zicntr", "zicond", "zicsr", "zifencei", "zihintntl", "zihintpause", "zihpm", "zawrs", "zfa", "zca", "zcb", "zcd",
   "zba", "zbb", "zbc", "zbs", "sstc", "svadu", "svinval", "svnapot", "svpbmt",
 ] as const;

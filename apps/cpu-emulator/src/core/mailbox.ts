@@ -33,6 +33,7 @@ export const IDLE_MS = AT + 0x50; // f64: time asleep in WFI or stopped while th
 export const PARK_MS = AT + 0x58; // f64: host time since which the hart sleeps, 0 = it does not
 export const STARTED_MS = AT + 0x60; // f64: host time when the machine first ran
 export const RING_WAITING = AT + 0x68; // i32: 1 while the hart waits on RING_TAIL for room
+export const TLB_MISSES = AT + 0x70; // 3 × f64: of loads, stores, fetches
 export const STEP_FLAGS = AT + 0xe0; // i32: StepFlag bits of a STEP request
 export const STOP_KIND = AT + 0xe4; // i32: why the hart parked by itself: a DebugHit's kind + 1, 0 = it did not
 export const STOP_ADDRESS = AT + 0xe8; // i64
@@ -62,7 +63,7 @@ export const EXIT_NAMES: Record<number, string> = {
 export const WFI_COUNT = 8;
 export const EVENT_NAMES = [
   "sbi-base", "sbi-time", "sbi-ipi", "sbi-rfence", "sbi-hsm", "sbi-srst", "sbi-dbcn", "sbi-legacy", "sbi-unknown",
-  "ring-full", "slice",
+  "ring-full", "slice", "sbi-pmu", "sbi-susp",
 ] as const;
 export type EventName = (typeof EVENT_NAMES)[number];
 

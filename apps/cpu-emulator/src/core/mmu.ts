@@ -3,6 +3,7 @@ import { Cause, DEBUG_CAUSE, type PageWatch, type PhysicalAccess, type PmpAccess
 import {
   CSRS, GIVEN_UP, PRIVILEGE, TLB_SET, TRAP_CAUSE, TRAP_GPA, TRAP_GUEST, TRAP_INSTRUCTION, TRAP_VALUE, VIRTUAL,
 } from "./hart-state.ts";
+import { TLB_MISSES } from "./mailbox.ts";
 import {
   CONTEXTS, Context, FETCH_ENTRIES, FETCH_TABLE, LOAD_ENTRIES, LOAD_TABLE, SET_BYTES, STORE_ENTRIES, STORE_TABLE,
   TLB_ENTRY_BYTES, TLB_SETS, entryMask,
@@ -243,6 +244,7 @@ export class Mmu implements TranslationListener {
    */
   translate(low: number, high: number, access: Access, probe = false): number {
     this.misses++;
+    this.#cells.f64[(TLB_MISSES >> 3) + access]!++;
     if (this.watch !== undefined && !probe && this.watch.stops(low, high, access)) return this.#fault(DEBUG_CAUSE, low, high);
     const { core, physical } = this.#options;
     for (;;) {

@@ -1,7 +1,8 @@
 import { ContractError } from "@polyvisor/contracts";
 import { SavedHarts, type HartState, type SavedHart } from "@polyvisor/contracts/cpu";
+import { COUNTER_NUMBERS, setCounter } from "./counters.ts";
 import { Csr, SEIP, STIP } from "./csr.ts";
-import { CSRS, EXTERNAL_PENDING, INSTRET, RESERVATION, RESERVED_VALUE } from "./hart-state.ts";
+import { CSRS, EXTERNAL_PENDING, RESERVATION, RESERVED_VALUE } from "./hart-state.ts";
 import { readHartState, writeHartState } from "./hart-snapshot.ts";
 import { EXTERNAL, type Privileged } from "./privileged.ts";
 import { HSM_ADDRESS, HSM_OPAQUE, HSM_STATE, MTIMECMP } from "./mailbox.ts";
@@ -78,9 +79,9 @@ export function restoreHart(core: Privileged, saved: SavedHart): void {
     core.reset(state.pc, 0n, 0n);
     writeHartState(core, state);
     // The counters' own rules count the instruction that writes them.
-    for (const number of [Csr.MCYCLE, Csr.MINSTRET]) {
-      const value = state.csr.get(number);
-      if (value !== undefined) cells.setCsr(number, BigInt.asUintN(64, value - cells.u64[INSTRET >> 3]!));
+    for (const n of COUNTER_NUMBERS) {
+      const value = state.csr.get(Csr.MCYCLE + n);
+      if (value !== undefined) setCounter(core, n, value);
     }
     const pending = cells.csr32(Csr.MIP) & ~(SEIP | STIP);
     cells.i32[(CSRS >> 2) + Csr.MIP * 2] = pending | (saved.softwarePending & (SEIP | STIP));
@@ -102,9 +103,10 @@ export function restoreHart(core: Privileged, saved: SavedHart): void {
   }
 }
 
+const SAVED_STATES: readonly number[] = [Hsm.STARTED, Hsm.STOPPED, Hsm.START_PENDING, Hsm.SUSPENDED, Hsm.SUSPENDED_TO_RESUME];
 function checked({ state, hsmState }: SavedHart, hart: number): HartState {
   if (!state) throw refused(hart, "it has no registers");
-  if (hsmState !== Hsm.STARTED && hsmState !== Hsm.STOPPED && hsmState !== Hsm.START_PENDING) throw refused(hart, `HSM state ${hsmState}`);
+  if (!SAVED_STATES.includes(hsmState)) throw refused(hart, `HSM state ${hsmState}`);
   return state;
 }
 function refused(hart: number, what: string): ContractError {

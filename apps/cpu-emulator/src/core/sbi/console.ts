@@ -21,7 +21,8 @@ export const debugConsole: SbiExtension = {
       case 1: { // console_read
         if (args[2] !== 0n) return { error: SbiError.INVALID_PARAM };
         const most = Number(args[0]! < BigInt(MOST) ? args[0]! : BigInt(MOST));
-        if (!context.memory.write(args[1]!, new Uint8Array(0))) return { error: SbiError.INVALID_PARAM };
+        // Looked at first: input that has been read must have a place.
+        if (!context.memory.read(args[1]!, new Uint8Array(most))) return { error: SbiError.INVALID_PARAM };
         const data = consoleInput(context, most);
         if (!data) return { error: SbiError.FAILED };
         if (!context.memory.write(args[1]!, data)) return { error: SbiError.INVALID_PARAM };

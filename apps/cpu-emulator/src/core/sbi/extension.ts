@@ -7,7 +7,7 @@ import type { Privileged } from "../privileged.ts";
 /** Standard error codes (SBI 2.0, table 1). */
 export const SbiError = {
   SUCCESS: 0n, FAILED: -1n, NOT_SUPPORTED: -2n, INVALID_PARAM: -3n, DENIED: -4n, INVALID_ADDRESS: -5n,
-  ALREADY_AVAILABLE: -6n, ALREADY_STARTED: -7n, ALREADY_STOPPED: -8n,
+  ALREADY_AVAILABLE: -6n, ALREADY_STARTED: -7n, ALREADY_STOPPED: -8n, NO_SHMEM: -9n,
 } as const;
 
 /** What an extension gets: one hart's view of the machine. */

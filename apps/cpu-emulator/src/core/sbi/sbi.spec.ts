@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { testHarts } from "../../testing/test-hart.ts";
 import { Csr, SSIP, STIP } from "../csr.ts";
 import { ExitReason } from "../engine.ts";
-import { PC, PRIVILEGE, REQUESTS, X } from "../hart-state.ts";
+import { INSTRET, PC, PRIVILEGE, REQUESTS, X } from "../hart-state.ts";
 import { ExitKind, HSM_ADDRESS, HSM_STATE, Request, RUN_STATE, RunState } from "../mailbox.ts";
 import { HartState } from "./hsm.ts";
 import type { CpuFeatures } from "../cpu-features.ts";
@@ -38,13 +38,18 @@ const RFENCE = 0x5246_4e43;
 const HSM = 0x48_534d;
 const SRST = 0x5352_5354;
 const DBCN = 0x4442_434e;
+const PMU = 0x50_4d55;
+const SUSP = 0x5355_5350;
+const ALL = (1n << 64n) - 1n;
+/** Not a hart, not RAM, neither. */
+const HOSTILE = [ALL, 1n << 63n, 0x1_0000n, 0xffff_ffffn, 0x1234_5678_9abc_def1n] as const;
 
 describe("built-in SBI (SBI 2.0)", () => {
   it("base: version 2.0; probes what there is and what is not", () => {
     const { call } = machine();
     expect(call(0x10, 0)).toMatchObject({ error: 0n, value: 2n << 24n });
-    for (const id of [0x10, TIME, IPI, RFENCE, HSM, SRST, DBCN]) expect(call(0x10, 3, BigInt(id)).value).toBe(1n);
-    for (const id of [0x50_4d55, 0x4350_5043]) expect(call(0x10, 3, BigInt(id)).value).toBe(0n); // PMU, CPPC
+    for (const id of [0x10, TIME, IPI, RFENCE, HSM, SRST, DBCN, PMU, SUSP]) expect(call(0x10, 3, BigInt(id)).value).toBe(1n);
+    for (const id of [0x4e41_434c, 0x4350_5043]) expect(call(0x10, 3, BigInt(id)).value).toBe(0n); // NACL, CPPC
     expect(call(0x10, 3, 0xffff_ffff_0000_0010n).value).toBe(1n); // ids are 32 bits
   });
   it("an unknown extension or function → not supported", () => {
@@ -87,24 +92,44 @@ describe("built-in SBI (SBI 2.0)", () => {
     expect(fences).toEqual({ i: 1, tlb: 1 });
     expect(harts.map(({ cells }) => cells.i32[REQUESTS >> 2])).toEqual([0, Request.FLUSH_TLB, 0]);
   });
-  it("HSM: starts a stopped hart once, tells states, stops the caller, suspends as WFI", () => {
+  it("HSM: starts a stopped hart once, tells states, stops the caller", () => {
     const { call, harts, own } = machine();
     expect(call(HSM, 2, 1n).value).toBe(1n);
     expect(call(HSM, 0, 1n, 0x100n, 7n).error).toBe(0n);
     expect([harts[1]!.cells.i32[HSM_STATE >> 2], harts[1]!.cells.u64[HSM_ADDRESS >> 3]]).toEqual([HartState.START_PENDING, 0x100n]);
     expect(call(HSM, 0, 1n, 0x100n, 7n).error).toBe(-6n);
     expect(call(HSM, 0, 9n, 0x100n, 7n).error).toBe(-3n);
-    expect(call(HSM, 3, 0n).leave).toBe(ExitReason.WFI);
-    expect(call(HSM, 3, 0x8000_0000n).error).toBe(-2n);
     expect(call(HSM, 1).leave).toBe(ExitReason.CORE);
     expect(own.cells.i32[HSM_STATE >> 2]).toBe(HartState.STOPPED);
   });
-  it("a start address that is not RAM → invalid address", () => {
-    expect(machine().call(HSM, 0, 1n, 0x9_0000n, 0n).error).toBe(-5n);
+  it("a start address that is not RAM, or between instructions → invalid address; the hart stays stopped", () => {
+    const { call, harts } = machine();
+    for (const address of [0x9_0000n, 0xfffn, 0x101n, ...HOSTILE]) expect(call(HSM, 0, 1n, address, 0n).error).toBe(-5n);
+    expect(harts[1]!.cells.i32[HSM_STATE >> 2]).toBe(HartState.STOPPED);
   });
-  it("reset posts an exit and stops the hart; reserved types → invalid param", () => {
+  it("HSM suspend: retentive or to an address; status 4; reserved types and a platform's → invalid param", () => {
     const { call, own } = machine();
-    expect(call(SRST, 0, 3n, 0n).error).toBe(-3n);
+    for (const type of [1n, 0x0fff_ffffn, 0x1000_0000n, 0x8000_0001n, 0x9000_0000n, 0xffff_ffffn]) expect(call(HSM, 3, type, 0x100n).error).toBe(-3n);
+    expect(call(HSM, 3, 0x8000_0000n, 0x101n).error).toBe(-5n);
+    expect(call(HSM, 3, 0xffff_ffff_0000_0000n).leave).toBe(ExitReason.CORE); // types are 32 bits
+    expect(call(HSM, 2, 0n).value).toBe(4n);
+    expect(call(HSM, 3, 0x8000_0000n, 0x100n, 5n).leave).toBe(ExitReason.CORE);
+    expect([call(HSM, 2, 0n).value, own.cells.u64[HSM_ADDRESS >> 3]]).toEqual([4n, 0x100n]);
+  });
+  it("SUSP: only with the other harts stopped; other types → invalid param, bad addresses → invalid address", () => {
+    const { call, harts, own } = machine();
+    for (const type of [1n, 0x8000_0000n, 0xffff_ffffn]) expect(call(SUSP, 0, type, 0x100n).error).toBe(-3n);
+    for (const address of HOSTILE) expect(call(SUSP, 0, 0n, address).error).toBe(-5n);
+    harts[1]!.cells.i32[HSM_STATE >> 2] = HartState.SUSPENDED;
+    expect(call(SUSP, 0, 0n, 0x100n, 7n).error).toBe(-4n);
+    harts[1]!.cells.i32[HSM_STATE >> 2] = HartState.STOPPED;
+    expect(call(SUSP, 0, 0n, 0x100n, 7n).leave).toBe(ExitReason.CORE);
+    expect([own.cells.i32[HSM_STATE >> 2], own.cells.u64[HSM_ADDRESS >> 3]]).toEqual([HartState.SUSPENDED_TO_RESUME, 0x100n]);
+    expect(call(SUSP, 1).error).toBe(-2n);
+  });
+  it("reset posts an exit and stops the hart; reserved types and reasons, and vendors' → invalid param", () => {
+    const { call, own } = machine();
+    for (const [type, reason] of [[3n, 0n], [0xf000_0000n, 0n], [0n, 2n], [0n, 0xe000_0000n], [0n, 0xffff_ffffn]] as const) expect(call(SRST, 0, type, reason).error).toBe(-3n);
     expect(call(SRST, 0, 1n, 1n).leave).toBe(ExitReason.CORE);
     expect(own.host.take()).toMatchObject({ kind: ExitKind.SYSTEM_RESET, address: 1n, value: 1n });
     expect(own.host.take()).toBeUndefined();
@@ -115,6 +140,50 @@ describe("built-in SBI (SBI 2.0)", () => {
     expect(own.host.take()).toMatchObject({ kind: ExitKind.CONSOLE_BYTE, value: 0x41n, sequence: 0 });
     expect(call(DBCN, 0, 16n, 0x9_0000n, 0n).error).toBe(-3n);
     expect(call(DBCN, 0, 0n, 0n, 0n)).toMatchObject({ error: 0n, value: 0n });
+    for (const fid of [0, 1]) expect([call(DBCN, fid, ALL, 0xf00n, 0n).error, call(DBCN, fid, 1n, 0n, 1n).error, call(DBCN, fid, 1n, ALL, 0n).error]).toEqual([-3n, -3n, -3n]);
+    expect(own.host.take()).toBeUndefined(); // nothing was asked of the host for them
+  });
+  it("hart masks: any bits of any base that are no hart → invalid param, nobody is interrupted; none → success", () => {
+    const { call, harts } = machine(3);
+    for (const base of HOSTILE.filter((each) => each !== ALL)) {
+      expect(call(IPI, 0, 1n, base).error).toBe(-3n);
+      expect(call(RFENCE, 1, ALL, base, 0n, ALL).error).toBe(-3n);
+      expect(call(IPI, 0, 0n, base).error).toBe(0n);
+    }
+    expect(call(IPI, 0, 0b1001n, 0n).error).toBe(-3n);
+    expect(harts.map(({ core }) => core.pending() & SSIP)).toEqual([0, 0, 0]);
+  });
+
+  describe("PMU", () => {
+    it("counts, configures, starts and stops; what is running or stopped already says so", () => {
+      const { call, own } = machine();
+      expect(call(PMU, 0).value).toBe(10n);
+      expect([call(PMU, 1, 0n).value, call(PMU, 1, 1n).value, call(PMU, 1, 2n).value]).toEqual([0x3fc00n, 0x3fc02n, 0x3fc03n]);
+      expect(call(PMU, 3, 0n, 0b10n, 0n).error).toBe(-7n); // instret runs from the beginning
+      expect(call(PMU, 4, 0n, 0b11n, 0n).error).toBe(0n);
+      expect(call(PMU, 4, 0n, 0b11n, 0n).error).toBe(-8n);
+      own.cells.u64[INSTRET >> 3] = 1000n;
+      expect(call(PMU, 3, 0n, 0b10n, 1n, 50n).error).toBe(0n); // from 50
+      own.cells.u64[INSTRET >> 3] = 1007n;
+      expect(own.core.readOne(Csr.INSTRET)).toBe(57n);
+      // The first of all counters that can take the event: instructions fit instret, which runs, and hpmcounter3.
+      expect(call(PMU, 2, 0n, 0x3ffn, 0b110n, 2n)).toMatchObject({ error: 0n, value: 2n });
+      expect(call(PMU, 2, 0n, 0x3f8n, 0b110n, 0x2_0000n, 0x2_0001n)).toMatchObject({ error: 0n, value: 3n });
+      own.core.trap(2, 0n);
+      own.cells.u64[INSTRET >> 3] = 1010n;
+      expect([own.core.readOne(0xc03), own.core.readOne(0xc04)]).toEqual([3n, 1n]);
+    });
+    it("events that there are not → not supported; counters that there are not → invalid param", () => {
+      const { call } = machine();
+      for (const event of [0n, 3n, 0x1_0000n, 0x2_0000n, 0xf_0005n, 0xffff_ffffn]) expect(call(PMU, 2, 0n, 0x3ffn, 0n, event, 99n).error).toBe(-2n);
+      expect(call(PMU, 2, 0n, 0b01n, 0n, 2n).error).toBe(-2n); // cycle does not count instructions
+      for (const hostile of HOSTILE) {
+        for (const fid of [2, 3, 4]) expect(call(PMU, fid, hostile, 1n, 0n, 1n).error).toBe(-3n);
+        for (const fid of [1, 5, 6]) expect(call(PMU, fid, hostile).error).toBe(-3n);
+      }
+      expect([call(PMU, 2, 0n, 1n << 10n, 0n, 1n).error, call(PMU, 3, 0n, 1n, 4n).error, call(PMU, 4, 0n, 1n, 4n).error]).toEqual([-3n, -3n, -3n]);
+      expect([call(PMU, 3, 0n, 0b100n, 2n).error, call(PMU, 4, 0n, 0b100n, 2n).error, call(PMU, 7, 0n, 0n, 0n).error, call(PMU, 8).error]).toEqual([-9n, -9n, -2n, -2n]);
+    });
   });
   it("enters S-mode as firmware would: delegation, counters, stimecmp, memory open", () => {
     const { own } = machine();

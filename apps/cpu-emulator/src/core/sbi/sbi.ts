@@ -1,4 +1,4 @@
-import { Csr } from "../csr.ts";
+import { Csr, HPM_MASK } from "../csr.ts";
 import type { ExitReason } from "../engine.ts";
 import { PRIVILEGE, X } from "../hart-state.ts";
 import { EVENT_COUNTS, EVENT_NAMES } from "../mailbox.ts";
@@ -7,8 +7,10 @@ import { base } from "./base.ts";
 import { debugConsole, legacyConsole } from "./console.ts";
 import { SbiError, type SbiContext, type SbiExtension } from "./extension.ts";
 import { hartStateManagement } from "./hsm.ts";
+import { performanceMonitoring } from "./pmu.ts";
 import { interprocessor, remoteFence } from "./remote.ts";
 import { systemReset } from "./reset.ts";
+import { systemSuspend } from "./suspend.ts";
 import { timer } from "./timer.ts";
 
 /**
@@ -17,7 +19,7 @@ import { timer } from "./timer.ts";
  * a1 = value. Everything but console and reset stays inside the cpu-emulator.
  */
 const EXTENSIONS: readonly SbiExtension[] = [
-  base, timer, interprocessor, remoteFence, hartStateManagement, systemReset, debugConsole, ...legacyConsole,
+  base, timer, interprocessor, remoteFence, hartStateManagement, systemReset, systemSuspend, performanceMonitoring, debugConsole, ...legacyConsole,
 ];
 const BY_ID = new Map(EXTENSIONS.map((extension) => [extension.id, extension]));
 
@@ -54,7 +56,8 @@ export function enterSupervisor(core: Privileged, pc: bigint, a0: bigint, a1: bi
   core.reset(pc, a0, a1);
   core.writeOne(Csr.MEDELEG, ~(1n << 9n)); // all but ecall from S
   core.writeOne(Csr.MIDELEG, ~0n);
-  core.writeOne(Csr.MCOUNTEREN, 7n);
+  core.writeOne(Csr.MCOUNTEREN, ~0n);
+  core.writeOne(Csr.MCOUNTINHIBIT, BigInt(HPM_MASK)); // as OpenSBI: cycle and instret run
   core.writeOne(Csr.SCOUNTEREN, 7n); // as OpenSBI: user mode reads time in the vDSO
   core.writeOne(Csr.MENVCFG, ~(2n << 4n)); // all there is; CBIE: cbo.inval invalidates
   core.pmp.open();

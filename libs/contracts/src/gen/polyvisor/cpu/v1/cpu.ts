@@ -423,9 +423,9 @@ export interface SavedHart {
   state:
     | HartState
     | undefined;
-  /** SBI 2.0, table 5: 0 started, 1 stopped, 2 start pending */
+  /** SBI 2.0, table 5: 0 started, 1 stopped, 2 start pending, 4 suspended; 0x104: suspended, begins at hsm_address */
   hsmState: number;
-  /** of a pending start */
+  /** of a pending start or resume */
   hsmAddress: bigint;
   hsmOpaque: bigint;
   /** CLINT */
