@@ -42,17 +42,29 @@ for (const topology of TOPOLOGIES) {
       expect(new Set(stats.planes.map((each) => each.plane))).toContain("exits");
     });
 
-    it("computes the same with one hart and with two", async () => {
+    it("computes the same with one hart and with two whose engine changes three times while they boot", async () => {
       results.set(`${topology}, 1 hart`, sorted((await hv.sh("web", WORK)).stdout));
       // As processes of one host the first maps its RAM; the second gets every page by message.
-      await hv.ok("up", "two", "--topology", topology, "--cpus", "2", "--lease", "coherent");
+      const booting = hv.ok("up", "two", "--topology", topology, "--cpus", "2", "--lease", "coherent");
+      for (const engine of ["interpreter", "dynamic", "interpreter"]) await changeEngine(hv, "two", engine);
+      await booting;
+      expect(await hv.json("status", "two")).toMatchObject({ engine: "interpreter" });
+      await hv.ok("set", "two", "--engine", "dynamic");
       expect((await hv.ok("exec", "two", "--", "nproc")).trim()).toBe("2");
       results.set(`${topology}, 2 harts`, sorted((await hv.sh("two", WORK)).stdout));
       const pages = async (name: string) => (await hv.json<{ planes: { plane: string; seen: number }[] }>("stats", name)).planes.find(({ plane }) => plane === "pages")!.seen;
       expect(await pages("web")).toBeLessThan(10);
       expect(await pages("two")).toBeGreaterThan(100);
-      await hv.ok("destroy", "two");
       expect(new Set(results.values()).size).toBe(1);
+    });
+
+    it("suspends to RAM with its second hart off, and goes on at a key on its console (SBI SUSP)", async () => {
+      const asleep = hv.sh("two", "echo enabled > /sys/class/tty/ttyS0/power/wakeup && echo mem > /sys/power/state && dmesg | grep -c 'PM: suspend exit'; nproc");
+      const suspended = async () => (await hv.ok("stats", "two", "--json")).includes('"sbi-susp"');
+      await expect.poll(suspended, { timeout: 20_000, interval: 300 }).toBe(true);
+      await hv.run(["console", "two"], { input: "\n" });
+      expect(await asleep).toMatchObject({ status: 0, stdout: "1\n2\n" });
+      await hv.ok("destroy", "two");
     });
 
     it("64 MiB on ext4 are the same after halt and up", async () => {
@@ -76,6 +88,11 @@ for (const topology of TOPOLOGIES) {
       expect((await hv.run(["exec", "web", "--", "true"])).stderr).toContain("there is no machine");
     });
   });
+}
+
+/** As soon as there is such a machine with harts to change. */
+async function changeEngine(hv: Hv, machine: string, engine: string): Promise<void> {
+  await expect.poll(() => hv.run(["set", machine, "--engine", engine]).then(({ status }) => status), { timeout: 60_000, interval: 50 }).toBe(0);
 }
 
 /** Lines that come from processes side by side arrive in any order. */

@@ -10,6 +10,18 @@ if (missing.length > 0) console.log(`debian/13 is not built and booted: this mac
 const hasSsh = spawnSync("which", ["ssh", "ssh-keygen"]).status === 0;
 if (!hasSsh) console.log("hv ssh is not tried: this machine has no ssh");
 
+/** Opens four counters of itself (perf_event_open, number 241; struct perf_event_attr version 0) and adds up 20,000 numbers. */
+const PERF = `
+  my @counters = map {
+    my $fd = syscall(241, pack("LLQQQQQLLQ", $_->[0], 64, $_->[1], 0, 0, 0, 0, 0, 0, 0), 0, -1, -1, 0);
+    die "perf_event_open @$_: $!" if $fd < 0;
+    open(my $file, "<&=", $fd); $file
+  } [0, 1], [0, 0], [3, 0x10003], [4, 0x20001];
+  sub counts { map { sysread($_, my $value, 8) == 8 or die; unpack("Q", $value) } @counters }
+  my @before = counts(); my $sum = 0; $sum += $_ for 1 .. 20000; my @after = counts();
+  print join(" ", map { $after[$_] - $before[$_] } 0 .. 3), "\n";
+`;
+
 describe.skipIf(missing.length > 0)("debian/13", () => {
   /** Has the box; the other host takes it from there, lazily. */
   const shelf = new Hv();
@@ -40,6 +52,16 @@ describe.skipIf(missing.length > 0)("debian/13", () => {
     expect(stdout).toBe("systemd\n");
     const { stdout: console_ } = await hv.run(["console", "d13"]);
     expect(console_).toMatch(/Debian GNU\/Linux 13 d13 ttyS0[^]*d13 login: /);
+  });
+  it("perf finds hardware counters through SBI PMU: instructions, cycles, TLB misses, and the exceptions that a process takes", async () => {
+    const { stdout, stderr } = await hv.run(["exec", "-i", "d13", "--", "perl", "-"], { input: PERF });
+    expect(stderr).toBe("");
+    const [instructions, cycles, misses, exceptions] = stdout.trim().split(" ").map(Number) as [number, number, number, number];
+    expect(instructions).toBeGreaterThan(20_000 * 20);
+    expect(instructions).toBeLessThan(20_000 * 2000);
+    expect(Math.abs(cycles - instructions)).toBeLessThan(10_000); // one instruction a cycle; they are read one after the other
+    expect(misses).toBeGreaterThan(0);
+    expect(exceptions).toBeGreaterThan(2); // the system calls that read the other counters
   });
   it("dpkg and apt find everything in order: every package's files as they were shipped", async () => {
     const { stdout, stderr } = await hv.sh("d13", "dpkg --audit; dpkg --verify base-files coreutils systemd openssh-server | grep -v /usr/share/; apt-get -qq check; dpkg --configure -a; dpkg -l | grep -c ^ii");

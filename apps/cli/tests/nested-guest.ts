@@ -1,4 +1,5 @@
 import { assemble } from "@polyvisor/isa";
+import { guestProgram } from "./guest-program.ts";
 
 /**
  * A virtual machine monitor of a page, for the guest's own /dev/kvm (Linux, Documentation/virt/kvm/api.rst): a static riscv64
@@ -15,7 +16,6 @@ export const NESTED_GUEST_OUTPUT = [
   "powered off",
 ].join("\n");
 
-const BASE = 0x1_0000n;
 const GUEST = 0x8000_0000n;
 const CONSOLE = 0x1000_0000n;
 const QUESTION = 0x1000_0008n;
@@ -173,7 +173,6 @@ function monitorSource(nested: Uint8Array): string {
   const step = (number: number): string => `li s11, ${number}\n bltz a0, failed`;
   const call = (name: keyof typeof CALL): string => `li a7, ${CALL[name]}\n ecall`;
   return `
-    .space 120 # the ELF header and one program header go here
   start:
     li a0, -100
     la a1, device
@@ -300,26 +299,7 @@ function monitorSource(nested: Uint8Array): string {
   nestedEnd:`;
 }
 
-/** The monitor with its nested guest inside, as an ELF executable (System V ABI, "ELF Header"). */
+/** The monitor with its nested guest inside, as an ELF executable. */
 export function nestedGuestMonitor(): Uint8Array {
-  const nested = assemble(NESTED_GUEST, { base: GUEST });
-  const monitor = assemble(monitorSource(nested.bytes), { base: BASE });
-  const view = new DataView(monitor.bytes.buffer, monitor.bytes.byteOffset);
-  monitor.bytes.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1]); // 64 bits, little-endian
-  view.setUint16(16, 2, true); // ET_EXEC
-  view.setUint16(18, 243, true); // EM_RISCV
-  view.setUint32(20, 1, true);
-  view.setBigUint64(24, monitor.labels.get("start")!, true);
-  view.setBigUint64(32, 64n, true); // program headers
-  view.setUint16(52, 64, true);
-  view.setUint16(54, 56, true);
-  view.setUint16(56, 1, true);
-  view.setUint32(64, 1, true); // PT_LOAD
-  view.setUint32(68, 7, true); // RWX
-  view.setBigUint64(80, BASE, true);
-  view.setBigUint64(88, BASE, true);
-  view.setBigUint64(96, BigInt(monitor.bytes.length), true);
-  view.setBigUint64(104, BigInt(monitor.bytes.length), true);
-  view.setBigUint64(112, 4096n, true);
-  return monitor.bytes;
+  return guestProgram(monitorSource(assemble(NESTED_GUEST, { base: GUEST }).bytes));
 }
