@@ -3,7 +3,7 @@ import { Firmware } from "@polyvisor/contracts/cpu";
 import { describe, expect, it } from "vitest";
 import { bareMachine, RAM_BASE, type BareMachine, type BareProgram } from "./testing/bare-program.ts";
 
-const SYMBOLS = { HSM: 0x48_534dn, IPI: 0x73_5049n, TIME: 0x5449_4d45n, RFENCE: 0x5246_4e43n, SRST: 0x5352_5354n, DBCN: 0x4442_434en };
+const SYMBOLS = { HSM: 0x48_534dn, IPI: 0x73_5049n, TIME: 0x5449_4d45n, RFENCE: 0x5246_4e43n, SRST: 0x5352_5354n, DBCN: 0x4442_434en, SUSP: 0x5355_5350n };
 const POWER_OFF = `
 power_off:
   li a7, SRST
@@ -49,6 +49,84 @@ for (const engine of ["interpreter", "reference", "dynamic"]) {
         .balign 4
         ${POWER_OFF}`, { engine });
       expect(machine.bus.output).toBe("hello 6");
+      await machine.close();
+    });
+
+    it("suspends to RAM and begins again at the resume address when its timer's interrupt is pending (SBI SUSP)", async () => {
+      const machine = await boot(`
+        li t0, 0x20
+        csrw sie, t0
+        rdtime a0
+        li t0, 20000 # 2 ms
+        add a0, a0, t0
+        li a7, TIME
+        li a6, 0
+        ecall
+        li s0, 65
+        li a7, SUSP
+        li a0, 0
+        la a1, resume
+        li a2, 66
+        ecall
+        addi a0, a0, 48 # it must not return
+      put:
+        li a7, DBCN
+        li a6, 2
+        ecall
+        j power_off
+      resume:
+        mv s1, a0       # the hart's number
+        mv a0, a1
+        beqz s1, put
+        li a0, 63
+        j put
+        ${POWER_OFF}`, { engine });
+      expect(machine.bus.output).toBe("B");
+      const { harts: [stats] } = await machine.cpu.readStats({ machine: machine.id });
+      expect(stats?.instructions).toBeLessThan(1000n);
+      await machine.close();
+    });
+
+    it("another hart's aligned stores are seen whole", async () => {
+      const machine = await boot(`
+        li a7, HSM
+        li a6, 0
+        li a0, 1
+        la a1, writer
+        ecall
+        la t0, word
+        li s0, 20000
+      look:
+        ld t1, 0(t0)
+        addi t1, t1, 1   # 0 or 1
+        li t2, 2
+        bgeu t1, t2, torn
+        lw t1, 8(t0)
+        addi t1, t1, 1
+        bgeu t1, t2, torn
+        addi s0, s0, -1
+        bnez s0, look
+        li a0, 49
+      put:
+        li a7, DBCN
+        li a6, 2
+        ecall
+        j power_off
+      torn:
+        li a0, 48
+        j put
+      writer:
+        la t0, word
+        li t1, 0
+      1:
+        not t1, t1
+        sd t1, 0(t0)
+        sw t1, 8(t0)
+        j 1b
+        .balign 16
+      word: .dword 0, 0
+        ${POWER_OFF}`, { engine, harts: 2 });
+      expect(machine.bus.output).toBe("1");
       await machine.close();
     });
 

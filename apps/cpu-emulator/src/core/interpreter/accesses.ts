@@ -17,6 +17,9 @@ export class SlowAccesses {
   readonly #cells: HartCells;
   readonly #i32: Int32Array;
   readonly #memory: Uint8Array;
+  readonly #halfwords: Uint16Array;
+  readonly #words: Int32Array;
+  readonly #doublewords: BigUint64Array;
   readonly #mmu: Mmu;
   readonly #physical: PhysicalAccess;
   readonly #address = ACCESS_ADDRESS >> 2;
@@ -31,6 +34,9 @@ export class SlowAccesses {
     this.#cells = cells;
     this.#i32 = cells.i32;
     this.#memory = new Uint8Array(memory.buffer);
+    this.#halfwords = new Uint16Array(memory.buffer);
+    this.#words = new Int32Array(memory.buffer);
+    this.#doublewords = new BigUint64Array(memory.buffer);
     this.#mmu = mmu;
     this.#physical = physical;
     this.#bytes = cells.u8.subarray(ACCESS_VALUE, ACCESS_VALUE + 8);
@@ -74,16 +80,28 @@ export class SlowAccesses {
     return DONE;
   }
 
-  /** The DIRECT part of a load, for callers that are not generated code. */
+  /** The DIRECT part of a load, for callers that are not generated code. Aligned ones are one access: other harts look on. */
   loadDirect(kind: number): void {
     const place = this.#i32[ACCESS_PLACE >> 2]! >>> 0;
-    this.#i32[this.#value] = this.#i32[this.#value + 1] = 0;
-    for (let i = 0; i < 1 << (kind & KIND_SIZE); i++) this.#bytes[i] = this.#memory[place + i]!;
+    const size = 1 << (kind & KIND_SIZE);
+    const values = this.#cells.u64;
+    const at = ACCESS_VALUE >> 3;
+    if (size === 8 && (place & 7) === 0) values[at] = this.#doublewords[place / 8]!;
+    else if (size === 4 && (place & 3) === 0) values[at] = BigInt(this.#words[place >>> 2]! >>> 0);
+    else if (size === 2 && (place & 1) === 0) values[at] = BigInt(this.#halfwords[place >>> 1]!);
+    else {
+      values[at] = 0n;
+      for (let i = 0; i < size; i++) this.#bytes[i] = this.#memory[place + i]!;
+    }
     this.#extend(kind);
   }
   storeDirect(kind: number): void {
     const place = this.#i32[ACCESS_PLACE >> 2]! >>> 0;
-    for (let i = 0; i < 1 << (kind & KIND_SIZE); i++) this.#memory[place + i] = this.#bytes[i]!;
+    const size = 1 << (kind & KIND_SIZE);
+    if (size === 8 && (place & 7) === 0) this.#doublewords[place / 8] = this.#cells.u64[ACCESS_VALUE >> 3]!;
+    else if (size === 4 && (place & 3) === 0) this.#words[place >>> 2] = this.#i32[this.#value]!;
+    else if (size === 2 && (place & 1) === 0) this.#halfwords[place >>> 1] = this.#i32[this.#value]!;
+    else for (let i = 0; i < size; i++) this.#memory[place + i] = this.#bytes[i]!;
   }
 
   /** For atomics: the page must be RAM (our PMAs give devices no atomicity) and the address aligned. */

@@ -2,7 +2,7 @@ import { HartTrap, type AmoOp, type Bytes, type CsrAccess, type Decoded, type En
 import type { HartCells } from "../cells.ts";
 import { Csr, HStatus } from "../csr-row.ts";
 import type { PrivilegedCore } from "../engine.ts";
-import { F, FFLAGS, FRM, PC, RESERVATION, RESERVED_VALUE, TRAP_CAUSE, TRAP_VALUE, X } from "../hart-state.ts";
+import { F, FFLAGS, FRM, PC, RESERVATION, RESERVED_VALUE, SCRATCH, TRAP_CAUSE, TRAP_VALUE, X } from "../hart-state.ts";
 import { Access, FAULT, type Mmu } from "../mmu.ts";
 import type { SlowAccesses } from "./accesses.ts";
 import { ACCESS_ADDRESS, ACCESS_VALUE, DIRECT, KIND_READ, KIND_SIGNED, TRAPPED } from "./cells.ts";
@@ -71,7 +71,10 @@ export class HartEnvironment implements Environment {
     const { rs1, rs2, word, length } = decoded;
     this.answer = this.#core.system(op, word, this.readX(rs1), this.readX(rs2), length);
   }
-  fence(): void {}
+  /** JavaScript has no fence; an atomic read-modify-write of anything is one on the processors that we know. */
+  fence(): void {
+    Atomics.add(this.#cells.i32, SCRATCH >> 2, 0);
+  }
   require(_grant: "CBZE", decoded: Decoded): void {
     this.#allowCacheBlock("zero", decoded);
   }
