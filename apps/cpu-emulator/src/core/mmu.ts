@@ -1,7 +1,7 @@
 import type { HartCells } from "./cells.ts";
 import { Cause, DEBUG_CAUSE, type PageWatch, type PhysicalAccess, type PmpAccess, type PrivilegedCore, type TranslationListener } from "./engine.ts";
 import {
-  CSRS, GIVEN_UP, PRIVILEGE, TLB_SET, TRAP_CAUSE, TRAP_GPA, TRAP_GUEST, TRAP_INSTRUCTION, TRAP_VALUE, VIRTUAL,
+  CSRS, GIVEN_UP, PRIVILEGE, TLB_SET, TLB_STALE, TRAP_CAUSE, TRAP_GPA, TRAP_GUEST, TRAP_INSTRUCTION, TRAP_VALUE, VIRTUAL,
 } from "./hart-state.ts";
 import { TLB_MISSES } from "./mailbox.ts";
 import {
@@ -95,15 +95,12 @@ export class Mmu implements TranslationListener {
   readonly #ramOffset: number;
   /** Index in #i32 of the first word of the sets. */
   readonly #sets: number;
-  /** Sets whose entries are stale; emptied when they are next chosen. */
-  #stale = (1 << CONTEXTS) - 1;
   /** PMP decisions per page of RAM: bit `access` below M-mode, bit 3 + `access` in M-mode. */
   readonly #pmpKnown: Uint8Array;
   readonly #pmpAllowed: Uint8Array;
   readonly #pmpWords = new Int32Array(PMP_WORDS);
   /** Regions from which a superpage was cached since the last flush. */
   readonly #superpages = new Uint8Array(SUPERPAGE_REGIONS);
-  #context: Context = Context.M;
   #mxr = 0;
   /** vsstatus.MXR and the hypervisor's sstatus.MXR when guests' entries were made. */
   #guestMxr = 0;
@@ -124,7 +121,19 @@ export class Mmu implements TranslationListener {
     this.#pmpAllowed = new Uint8Array(this.#ramPages);
     this.#ramOffset = options.ramOffset;
     this.#sets = (options.cells.base + TLB_SETS) >> 2;
+    this.#stale = (1 << CONTEXTS) - 1;
     this.contextChanged();
+  }
+
+  /** Sets whose entries are stale; emptied when they are next chosen. Generated code looks here before it chooses one (system-function.ts). */
+  get #stale(): number {
+    return this.#cells.i32[TLB_STALE >> 2]!;
+  }
+  set #stale(contexts: number) {
+    this.#cells.i32[TLB_STALE >> 2] = contexts;
+  }
+  get #context(): Context {
+    return (((this.#cells.u32[TLB_SET >> 2]! >>> 2) - this.#sets) / (SET_BYTES >> 2)) as Context;
   }
 
   /** Index of a context's set in linear memory, in 32-bit words. */
@@ -208,7 +217,6 @@ export class Mmu implements TranslationListener {
   }
 
   #choose(context: Context): void {
-    this.#context = context;
     const set = this.#set(context);
     if (this.#stale & (1 << context)) {
       this.#stale &= ~(1 << context);
@@ -228,7 +236,7 @@ export class Mmu implements TranslationListener {
   /** Installs a translation. `addend` as in tlb.ts. */
   fill(access: Access, low: number, high: number, addend: number): void {
     if (this.#asGuest) return; // not a translation of the hart's own mode
-    const set = this.#set(this.#context);
+    const set = this.#cells.u32[TLB_SET >> 2]! >>> 2;
     const table = access === Access.READ ? LOAD_TABLE : access === Access.WRITE ? STORE_TABLE : FETCH_TABLE;
     const entries = access === Access.READ ? LOAD_ENTRIES : access === Access.WRITE ? STORE_ENTRIES : FETCH_ENTRIES;
     const word = set + ((table + ((low >>> 8) & entryMask(entries))) >> 2);

@@ -167,9 +167,11 @@ export function encode(decoded: Decoded | undefined, index: number, into: Entry)
   const { instruction, length, rd } = decoded;
   const traits = traitsOf(instruction);
   const writes = traits.writesX || traits.writesF;
+  into.imm = decoded.word; // for SLOW
   if (traits.slow) return;
   if (traits.writesX && rd === 0 && !traits.effects) {
     into.op = length === 2 ? Special.NOP2 : Special.NOP4;
+    into.imm = 0;
     return;
   }
   const variant = variantFor(traits, decoded, index);

@@ -8,6 +8,7 @@ import { defineAccess, defineDifference } from "./access-functions.ts";
 import { REGION_EXIT, REGION_WORD, RegionExit, TRANSLATED_COUNT, TRANSLATED_RETURNS } from "./cells.ts";
 import type { Helpers, InterpreterEmission, InterpreterExits, InterpreterLocals, Locals } from "./frame.ts";
 import { HANDLERS, SPECIALS, Special } from "./handlers.ts";
+import { defineSystem } from "./system-function.ts";
 import { HandlerLowering, countEntry, next, pushPc } from "./lower-handler.ts";
 
 /** What the module imports under "engine". Addresses and values travel through the cells of cells.ts. */
@@ -72,8 +73,9 @@ export function writeInterpreter({ hart, fused, exact, hotAfter = 0 }: ModuleOpt
   };
   module.exportFunction("difference", defineDifference(module));
   for (const name of ["loadSlow", "storeSlow", "translateSlow"] as const) module.exportFunction(name, helpers[name]);
+  const system = defineSystem(module, hart);
   const counting = hotAfter > 0 ? { hotAfter, hot: imports.hot } : undefined;
-  module.exportFunction("run", defineRun(module, { hart, fused, exact, helpers, counting, fpGate: imports.fpGate }, imports));
+  module.exportFunction("run", defineRun(module, { hart, fused, exact, helpers, counting, fpGate: imports.fpGate }, { ...imports, system }));
   return module.finish();
 }
 
@@ -98,7 +100,7 @@ function emitCrossing(emission: InterpreterEmission, make: () => void): void {
   code.end();
 }
 
-type Imports = Record<keyof EngineImports & ("decode" | "fetch" | "crossing" | "slow" | "slowWord"), Callable>;
+type Imports = Record<"decode" | "fetch" | "crossing" | "slow" | "slowWord" | "system", Callable>;
 
 function defineRun(module: ModuleWriter, parts: Omit<InterpreterEmission, "code" | "locals" | "exits">, imports: Imports): Callable {
   const f = module.function("run", { parameters: [I32], results: [I32] });
@@ -166,7 +168,12 @@ function defineRun(module: ModuleWriter, parts: Omit<InterpreterEmission, "code"
         code.get(locals.entry).i32((CROSSING_ENTRY - (PAGE_HALFWORDS - 1)) * 8).op(Op.i32Add).set(locals.entry);
         code.get(locals.bias).i64((CROSSING_ENTRY - (PAGE_HALFWORDS - 1)) * 2).op(Op.i64Sub).set(locals.bias).br(dispatch);
         break;
-      case Special.SLOW: code.br(slow); break;
+      case Special.SLOW:
+        storePc(() => pushPc(emission));
+        syncInstret();
+        code.get(locals.entry).mem(Mem.i32Load, 4).call(imports.system).tee(locals.place).brIf(executed);
+        code.get(locals.entry).call(imports.slow).set(locals.place).br(executed);
+        break;
       case Special.TRANSLATED:
         if (!parts.counting) {
           code.br(slow);
@@ -184,6 +191,7 @@ function defineRun(module: ModuleWriter, parts: Omit<InterpreterEmission, "code"
         leave(ExitReason.TRAP);
         code.end();
         syncInstret();
+        code.i32(0).mem(Mem.i32Load, hart + REGION_WORD).call(imports.system).tee(locals.place).brIf(executed);
         code.i32(0).mem(Mem.i32Load, hart + REGION_WORD).call(imports.slowWord).set(locals.place).br(executed);
         break;
       case Special.NOP2: next(emission, 2); break;
