@@ -33,7 +33,7 @@ export interface Engine {
   events(): Record<string, number>;
 }
 
-/** What engines need from the privileged core (csr.ts, trap.ts; system instructions and CSRs are never inlined today). */
+/** What engines need from the privileged core (csr.ts, trap.ts; ecall from U, sret and sstatus have a copy in generated code, interpreter/system-function.ts). */
 export interface PrivilegedCore {
   /**
    * Executes a CSR instruction at the current PC on the CSR cells, with all checks (existence, privilege, read-only,
