@@ -69,6 +69,33 @@ describe("blobs in an S3-compatible store", () => {
     await expect(registry.port.statBlob({ digest: sha(data) })).rejects.toMatchObject({ condition: "not-found" });
   }, 60_000);
 
+  it("more objects than a page of a listing has → garbage collection finds and removes all of them", async () => {
+    const own = await startS3();
+    try {
+      await using registry = await startRegistry(own.config);
+      const count = 1100;
+      await push(registry, Buffer.from("kept"));
+      let next = 0;
+      const work = async (): Promise<void> => {
+        while (next < count) {
+          const channel = registry.port.writeBlob();
+          const stored = new Promise<void>((resolve, reject) => (channel.onMessage(() => resolve()), channel.onClose((error) => error && reject(error))));
+          channel.send({ digest: "", size: 0n, data: Buffer.from(`blob ${next++}`), finish: true });
+          await stored;
+        }
+      };
+      await Promise.all(Array.from({ length: 16 }, work));
+      await new Promise((resolve) => setTimeout(resolve, 1100)); // S3 tells times in seconds
+      await registry.port.setPins({ owner: "test", digests: [sha(Buffer.from("kept"))] });
+      expect((await registry.port.collectGarbage({ graceMs: 0n, untagged: false, dryRun: true })).blobs).toBe(BigInt(count));
+      expect((await registry.port.collectGarbage({ graceMs: 0n, untagged: false, dryRun: false })).blobs).toBe(BigInt(count));
+      expect((await registry.port.collectGarbage({ graceMs: 0n, untagged: false, dryRun: true })).blobs).toBe(0n);
+      await registry.port.statBlob({ digest: sha(Buffer.from("kept")) });
+    } finally {
+      await own.close();
+    }
+  }, 60_000);
+
   it("wrong keys, no such bucket, no bucket in the URL → refused at the start, by name", async () => {
     await expect(startRegistry({ ...s3.config, s3SecretAccessKey: "wrong" })).rejects.toThrow(/403/);
     await expect(startRegistry({ ...s3.config, s3: s3.config.s3!.replace("/blobs/", "/none/") })).rejects.toThrow(/404 NoSuchBucket/);

@@ -17,6 +17,16 @@ export const BOX_LAYER_TYPES = {
   disk: DISK_TYPES.raw,
   firmware: "application/vnd.polyvisor.box.firmware.v1",
 } as const;
+/** Of these kinds a layer may be one zstd frame (RFC 8878), its type with this behind it, which its annotations say more about. */
+export const PACKED = {
+  suffix: "+zstd",
+  kinds: ["kernel", "initrd"] as readonly string[],
+  /** Annotations: of the bytes that come out. */
+  digest: "io.polyvisor.unpacked.digest",
+  size: "io.polyvisor.unpacked.size",
+  /** More come out of none: a reader may have them in memory. */
+  limitBytes: 256 * 1024 * 1024,
+} as const;
 export type BoxLayer = keyof typeof BOX_LAYER_TYPES;
 export const BOX_LAYERS = Object.keys(BOX_LAYER_TYPES) as BoxLayer[];
 
@@ -45,7 +55,7 @@ export function writeBoxManifest(box: BoxManifest): Uint8Array {
   const layers = BOX_LAYERS.flatMap((kind) => {
     const layer = box.layers[kind];
     if (kind === "disk" && box.diskParts?.length) return box.diskParts.map((part) => plain(part, part.mediaType));
-    return layer ? [plain(layer, BOX_LAYER_TYPES[kind])] : [];
+    return layer ? [plain(layer, isPacked(layer) ? BOX_LAYER_TYPES[kind] + PACKED.suffix : BOX_LAYER_TYPES[kind])] : [];
   });
   return json({
     schemaVersion: 2,
@@ -70,11 +80,12 @@ export function readBoxManifest(bytes: Uint8Array): BoxManifest {
       diskParts.push(layer);
       continue;
     }
-    const kind = BOX_LAYERS.find((k) => BOX_LAYER_TYPES[k] === layer.mediaType);
+    const kind = BOX_LAYERS.find((k) => BOX_LAYER_TYPES[k] === layer.mediaType || (PACKED.kinds.includes(k) && BOX_LAYER_TYPES[k] + PACKED.suffix === layer.mediaType));
     // A kind that a later version adds may change what the box means: refuse instead of starting half of it.
     if (!kind) throw new ImageSpecError(`manifest.layers[${i}].mediaType`, `one of ${Object.values(BOX_LAYER_TYPES).join(", ")}`, layer.mediaType);
     if (layers[kind]) throw new ImageSpecError(`manifest.layers[${i}]`, `at most one ${kind}`, layer.digest);
     sha256Of(layer.digest, `manifest.layers[${i}].digest`);
+    if (isPacked(layer)) unpackedOf(layer, `manifest.layers[${i}]`);
     layers[kind] = layer;
   }
   if (!layers.kernel) throw new ImageSpecError("manifest.layers", `a layer of type ${BOX_LAYER_TYPES.kernel}`, undefined);
@@ -86,6 +97,16 @@ export function readBoxManifest(bytes: Uint8Array): BoxManifest {
     layers.disk = top;
   }
   return { config: manifest.config, layers, ...(top ? { diskParts } : {}), annotations: manifest.annotations ?? {} };
+}
+
+export const isPacked = ({ mediaType }: Pick<OciDescriptor, "mediaType">): boolean => mediaType.startsWith("application/vnd.polyvisor.box.") && mediaType.endsWith(PACKED.suffix);
+
+/** The layer that a packed one unpacks to: its plain type, digest and size. Throws ImageSpecError for annotations that do not say it. */
+export function unpackedOf(layer: OciDescriptor, where = "layer"): OciDescriptor {
+  const { [PACKED.digest]: digest = "", [PACKED.size]: size = "", ...annotations } = layer.annotations ?? {};
+  sha256Of(digest, `${where}.annotations["${PACKED.digest}"]`);
+  if (!/^[1-9]\d{0,9}$/.test(size) || Number(size) > PACKED.limitBytes) throw new ImageSpecError(`${where}.annotations["${PACKED.size}"]`, `1 to ${PACKED.limitBytes}`, size);
+  return { mediaType: layer.mediaType.slice(0, -PACKED.suffix.length), digest, size: Number(size), annotations };
 }
 
 export function writeBoxDefaults(d: BoxDefaults): Uint8Array {

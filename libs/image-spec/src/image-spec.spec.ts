@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import {
   BOX_ARTIFACT_TYPE, BOX_CONFIG_TYPE, BOX_LAYER_TYPES, DISK_TYPES, formatReference, MEDIA_TYPES, parseDigest, parseReference, readBoxDefaults,
-  readBoxManifest, readImageConfig, readIndex, readManifest, sha256Of, writeBoxDefaults, writeBoxManifest,
+  PACKED, readBoxManifest, readImageConfig, readIndex, readManifest, sha256Of, unpackedOf, writeBoxDefaults, writeBoxManifest,
   type OciDescriptor,
 } from "./index.ts";
 
@@ -93,6 +93,17 @@ describe("boxes", () => {
     expect(() => readBoxManifest(box([kernel, kernel]))).toThrow(/at most one kernel/);
     expect(() => readBoxManifest(box([kernel, { ...kernel, mediaType: "application/x" }]))).toThrow(/layers\[1\].mediaType/);
     expect(() => readBoxManifest(manifest())).toThrow(/a Polyvisor box/);
+  });
+  it("may have kernel and initial RAM disk packed; what comes out must be said, and be no bomb", () => {
+    const annotations = { [PACKED.digest]: SHA, [PACKED.size]: "70000", note: "kept" };
+    const packed = { ...kernel, mediaType: `${BOX_LAYER_TYPES.kernel}+zstd`, annotations };
+    const written = writeBoxManifest({ config, layers: { kernel: packed }, annotations: {} });
+    expect(readBoxManifest(written).layers.kernel).toEqual(packed);
+    expect(unpackedOf(packed)).toEqual({ mediaType: BOX_LAYER_TYPES.kernel, digest: SHA, size: 70000, annotations: { note: "kept" } });
+    const box = (layer: object): Uint8Array => bytes({ schemaVersion: 2, artifactType: BOX_ARTIFACT_TYPE, config, layers: [layer] });
+    expect(() => readBoxManifest(box({ ...packed, annotations: {} }))).toThrow(/unpacked.digest/);
+    for (const size of ["0", "-1", "1e9", "999999999999", "5000000000"]) expect(() => readBoxManifest(box({ ...packed, annotations: { ...annotations, [PACKED.size]: size } }))).toThrow(/unpacked.size/);
+    expect(() => readBoxManifest(box({ ...kernel, mediaType: `${BOX_LAYER_TYPES.firmware}+zstd` }))).toThrow(/layers\[0\].mediaType/);
   });
   it("carry machine defaults; absent ones are empty", () => {
     const defaults = { bootArguments: "quiet", memoryBytes: 1 << 28, harts: 2, diskBytes: 512, agentConsole: "hvc0", description: "x" };

@@ -1,12 +1,13 @@
 import { ContractError } from "@polyvisor/contracts";
 import { Box, Descriptor, type BoxConfig } from "@polyvisor/contracts/image";
 import {
-  BOX_ARTIFACT_TYPE, BOX_CONFIG_TYPE, BOX_LAYER_TYPES, BOX_LAYERS, checkName, DISK_TYPES, checkTag, MANIFEST_LIMIT_BYTES, MEDIA_TYPES, parseReference,
-  readBoxDefaults, readBoxManifest, readManifestView, sha256Of, writeBoxDefaults, writeBoxManifest, type BoxDefaults, type BoxLayer, type OciDescriptor,
+  BOX_ARTIFACT_TYPE, BOX_CONFIG_TYPE, BOX_LAYER_TYPES, BOX_LAYERS, checkName, checkTag, DISK_TYPES, isPacked, MANIFEST_LIMIT_BYTES, MEDIA_TYPES, PACKED, parseReference,
+  readBoxDefaults, readBoxManifest, readManifestView, sha256Of, unpackedOf, writeBoxDefaults, writeBoxManifest, type BoxDefaults, type BoxLayer, type OciDescriptor,
 } from "@polyvisor/image-spec";
 import type { BlobStore } from "./blob-store.ts";
 import type { ChunkSource } from "./chunk-source.ts";
 import type { Catalogue, TagRecord } from "./distribution/catalogue.ts";
+import type { PackedLayers } from "./packed-layers.ts";
 
 const CREATED = "org.opencontainers.image.created"; // image-spec, annotations.md
 /** Dates end here (ECMAScript, "Time Values and Time Range"). */
@@ -20,16 +21,21 @@ export class BoxStore {
   readonly #catalogue: Catalogue;
   readonly #blobs: BlobStore;
   readonly #chunks: ChunkSource;
+  readonly #packed: PackedLayers;
   readonly #now: () => number;
 
-  constructor(catalogue: Catalogue, blobs: BlobStore, chunks: ChunkSource, now: () => number) {
+  constructor({ catalogue, blobs, chunks, packed, now }: { catalogue: Catalogue; blobs: BlobStore; chunks: ChunkSource; packed: PackedLayers; now: () => number }) {
+    this.#packed = packed;
     this.#catalogue = catalogue;
     this.#blobs = blobs;
     this.#chunks = chunks;
     this.#now = now;
   }
 
-  /** Stores config and manifest and sets the tag. The same box again changes nothing. */
+  /**
+   * Stores config and manifest and sets the tag. The same box again changes nothing. A kernel and an initial RAM disk are named packed
+   * in the manifest, whichever way they are given.
+   */
   async put(box: Box): Promise<{ digest: string; changed: boolean }> {
     checkName(box.name);
     const tag = checkTag(box.tag || DEFAULT_TAG);
@@ -66,9 +72,10 @@ export class BoxStore {
     return { digest, changed };
   }
 
+  /** The box, with the plain bytes of its kernel and initial RAM disk in the store. */
   async resolve(text: string): Promise<Box> {
     const reference = parseReference(text);
-    if (reference.digest !== undefined) return this.#load(reference.name, reference.tag ?? "", { digest: reference.digest, taggedUnixMs: 0 });
+    if (reference.digest !== undefined) return this.#load(reference.name, reference.tag ?? "", { digest: reference.digest, taggedUnixMs: 0 }, "unpack");
     const tags = this.#tags(reference.name);
     const wanted = reference.tag ?? (tags.has(DEFAULT_TAG) ? DEFAULT_TAG : newest(tags));
     const record = wanted === undefined ? undefined : tags.get(wanted);
@@ -76,7 +83,7 @@ export class BoxStore {
       const known = tags.size > 0 ? `its tags are: ${[...tags.keys()].join(", ")}` : "build it with `hv box build`, or see `hv box ls`";
       throw new ContractError("not-found", `there is no box ${text}; ${known}`);
     }
-    return this.#load(reference.name, wanted, record);
+    return this.#load(reference.name, wanted, record, "unpack");
   }
 
   /** Every tag of every box, sorted; damaged ones are left out and reported to `onDamaged`. */
@@ -111,28 +118,29 @@ export class BoxStore {
     });
   }
 
-  async #load(name: string, tag: string, record: Tagged): Promise<Box> {
+  async #load(name: string, tag: string, record: Tagged, how?: "unpack"): Promise<Box> {
     const manifest = readBoxManifest(await this.#blobs.readSmall(record.digest, MANIFEST_LIMIT_BYTES));
     const defaults = readBoxDefaults(await this.#blobs.readSmall(manifest.config.digest, MANIFEST_LIMIT_BYTES));
     const created = manifest.annotations[CREATED];
-    const layer = (kind: BoxLayer): Descriptor | undefined => {
-      const d = manifest.layers[kind];
+    const layer = async (kind: BoxLayer): Promise<Descriptor | undefined> => {
+      const named = manifest.layers[kind];
+      const d = named && (how ? await this.#packed.unpack(named) : isPacked(named) ? unpackedOf(named) : named);
       return d && { mediaType: d.mediaType, digest: d.digest, size: BigInt(d.size), annotations: new Map(Object.entries(d.annotations ?? {})) };
     };
     return {
       name,
       tag,
       digest: record.digest,
-      kernel: layer("kernel"),
-      initrd: layer("initrd"),
-      disk: layer("disk"),
-      firmware: layer("firmware"),
+      kernel: await layer("kernel"),
+      initrd: await layer("initrd"),
+      disk: await layer("disk"),
+      firmware: await layer("firmware"),
       config: { ...defaults, memoryBytes: BigInt(defaults.memoryBytes), diskBytes: BigInt(defaults.diskBytes) },
       createdUnixMs: BigInt(created === undefined ? record.taggedUnixMs : Date.parse(created) || 0),
     };
   }
 
-  /** The layer's descriptor with its blob's true size; the blob must be here. */
+  /** The layer as the manifest names it, with its blob's true size; the blob must be here. */
   async #present(kind: BoxLayer, layer: Descriptor): Promise<OciDescriptor> {
     sha256Of(layer.digest, `${kind}.digest`);
     const bytes = await this.#blobs.stat(layer.digest);
@@ -140,7 +148,12 @@ export class BoxStore {
     if (layer.size !== 0n && layer.size !== BigInt(bytes)) throw new ContractError("invalid", `putBox: the ${kind}'s size is given as ${layer.size}, its blob has ${bytes} bytes`);
     const annotations = Object.fromEntries(layer.annotations);
     const mediaType = kind === "disk" && layer.mediaType === DISK_TYPES.index ? DISK_TYPES.index : BOX_LAYER_TYPES[kind];
-    return { mediaType, digest: layer.digest, size: bytes, annotations };
+    const found: OciDescriptor = { mediaType, digest: layer.digest, size: bytes, annotations };
+    if (!PACKED.kinds.includes(kind)) return found;
+    if (layer.mediaType !== mediaType + PACKED.suffix) return this.#packed.pack(found);
+    const packed = { ...found, mediaType: layer.mediaType };
+    await this.#packed.unpack(packed);
+    return packed;
   }
 
   /** What the manifest of a box with a chunked disk names, and the disk's size. */

@@ -5,6 +5,7 @@ import { ChunkSource } from "./chunk-source.ts";
 import { DiskImages } from "./disk-images.ts";
 import { DiskStore } from "./disk-store.ts";
 import type { Storage } from "./files.ts";
+import { PackedLayers } from "./packed-layers.ts";
 import { LazyBlobs, type Upstream } from "./lazy-blobs.ts";
 import { TranslationStore } from "./translation-store.ts";
 
@@ -24,10 +25,10 @@ export function createStores(storage: Storage, options: { maxBlobBytes: number; 
   const blobs = new BlobStore(storage, { maxBytes: options.maxBlobBytes });
   const lazy = new LazyBlobs({ storage, blobs, upstream: options.upstream });
   const chunks = new ChunkSource({ blobs, ranges: lazy, newHash: storage.newHash, zstd: storage.zstd });
-  const disks = new DiskStore(storage, blobs, chunks);
+  const packed = new PackedLayers(blobs, storage.zstd);
   const now = options.now ?? (() => 0);
-  return {
-    blobs, chunks, lazy, boxes: new BoxStore(storage.catalogue, blobs, chunks, now), disks, images: new DiskImages({ storage, blobs, chunks, disks }), archives: new Archives(blobs),
-    translations: new TranslationStore(storage.catalogue, blobs, now),
-  };
+  const boxes = new BoxStore({ catalogue: storage.catalogue, blobs, chunks, packed, now });
+  const disks = new DiskStore(storage, blobs, chunks);
+  const images = new DiskImages({ storage, blobs, chunks, disks });
+  return { blobs, chunks, lazy, boxes, disks, images, archives: new Archives(blobs), translations: new TranslationStore(storage.catalogue, blobs, now) };
 }

@@ -13,6 +13,8 @@ export async function pinFiles(images: ImagePort, spec: MachineSpec): Promise<vo
   if (box?.digest) {
     digests.add(box.digest);
     for (const { digest } of readManifestView(await readBlobBytes(images, box.digest, MANIFEST_LIMIT_BYTES)).blobs) digests.add(digest);
+    // The bytes that it starts from, where the manifest names them packed.
+    for (const file of [box.kernel, box.initrd, box.firmware]) if (file) digests.add(file.digest);
   }
   await images.setPins({ owner: ownerOf(spec.name), digests: [...digests] }).catch(ignoreUnimplemented);
 }
