@@ -4,6 +4,7 @@ import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Hv } from "./hv.ts";
+import { qemuAbsent, runInQemu } from "./qemu-guest.ts";
 
 const missing = ["apt-get", "dpkg-deb"].filter((tool) => spawnSync("which", [tool]).status !== 0);
 if (missing.length > 0) console.log(`debian/13 is not built and booted: this machine has no ${missing.join(", ")}`);
@@ -21,6 +22,7 @@ const PERF = `
   my @before = counts(); my $sum = 0; $sum += $_ for 1 .. 20000; my @after = counts();
   print join(" ", map { $after[$_] - $before[$_] } 0 .. 3), "\n";
 `;
+if (qemuAbsent) console.log(`the disk does not go to QEMU and back: ${qemuAbsent}`);
 
 describe.skipIf(missing.length > 0)("debian/13", () => {
   /** Has the box; the other host takes it from there, lazily. */
@@ -44,7 +46,7 @@ describe.skipIf(missing.length > 0)("debian/13", () => {
     console.log(`debian/13 up: ${(blocks * 512) / 1e6} MB of its disk's ${size / 1e6} MB have moved`);
     expect(blocks * 512).toBeLessThan(size / 5);
     // Of all that the box is in the registry: what did not wait (manifest, config, kernel, initial RAM disk, index) and those chunks.
-    const { layers } = JSON.parse(await (await fetch(`${(await shelf.ok("registry", "show", "--url")).trim()}/v2/debian/13/manifests/13`)).text()) as { layers: { mediaType: string; size: number }[] };
+    const { layers } = JSON.parse(await (await fetch(`http://${(await shelf.ok("registry", "show", "--url")).trim()}/v2/debian/13/manifests/13`)).text()) as { layers: { mediaType: string; size: number }[] };
     const all = layers.reduce((sum, layer) => sum + layer.size, 0);
     const moved = all - size + blocks * 512;
     console.log(`debian/13 up: ${moved / 1e6} MB of the box's ${all / 1e6} MB have moved, ${((100 * moved) / all).toFixed(1)} %: ${layers.map((layer) => `${layer.mediaType.replace(/.*polyvisor./, "")} ${layer.size / 1e6}`).join(", ")}`);
@@ -91,5 +93,18 @@ describe.skipIf(missing.length > 0)("debian/13", () => {
   it("halt ends it cleanly: systemd stops everything and powers off", async () => {
     // 1.3 G instructions: more than the usual 20 s on a busy host.
     expect(await hv.json<{ state: string; reason: string }>("halt", "d13", "--timeout", "200")).toMatchObject({ state: "halted", reason: expect.not.stringMatching(/force/) });
+  });
+  it.skipIf(qemuAbsent)("the exported disk boots in QEMU; the disk that QEMU has written boots here, with what was written", async () => {
+    const { kernel, initrd, config } = await hv.json<{ kernel: { digest: string }; initrd: { digest: string }; config: { bootArguments: string } }>("box", "inspect", "debian/13");
+    const blob = ({ digest }: { digest: string }): string => join(hv.home, "registry/blobs/sha256", digest.slice(7, 9), digest.slice(7));
+    const qcow2 = join(hv.home, "d13.qcow2");
+    await hv.ok("disk", "export", "d13", qcow2);
+    const files = { kernel: blob(kernel), initrd: blob(initrd), qcow2, append: config.bootArguments, socket: join(hv.home, "q.sock") };
+    const { output } = await runInQemu(files, "cat /proc/1/comm; dmesg | grep -c QEMU; dd if=/dev/urandom of=/root/noise bs=1M count=4 2>/dev/null; sha256sum /root/noise | tee /root/noise.sum");
+    expect(output).toMatch(/^systemd\n\d+\n[0-9a-f]{64} {2}\/root\/noise\n$/);
+    await hv.ok("disk", "import", "d13", qcow2);
+    await hv.ok("up", "d13");
+    const { stdout } = await hv.sh("d13", "cat /proc/1/comm; cat /root/noise.sum; sha256sum -c /root/noise.sum");
+    expect(stdout).toBe(`systemd\n${output.split("\n")[2]}\n/root/noise: OK\n`);
   });
 }, 300_000);

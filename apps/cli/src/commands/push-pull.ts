@@ -16,17 +16,23 @@ import { packageMachine } from "../images/package-machine.ts";
 import { transfer, TransferProgress } from "../images/transfer.ts";
 import type { Stack } from "../stack/stacks.ts";
 
+const FORGET = "rm -f /etc/ssh/ssh_host_*; : > /etc/machine-id";
+/** A disk is blocks: nothing is left out of it. */
+const IDENTITY_NOTE = "  the disk is in the box as it is, with the machine's ssh host keys, machine id and what its users left; hv package --help says how to go without";
+
 /** hv push, hv pull, hv package. */
 export function addPushPullCommands(program: Command, cli: Cli): void {
   addCommand(program, "package <machine>", "make a box out of a machine that is halted", [
     ["hv package web --as me/web:1", "machines can be made from it: hv up web2 --box me/web:1"],
     ["hv package web --output web.box", "one file: an OCI image layout in a tar archive; hv box add web.box"],
+    [`hv exec web -- sh -c '${FORGET}'; hv halt web; hv package web`, "without the machine's ssh host key and machine id: each machine of the box makes its own"],
   ])
     .option("--as <name:tag>", "what to call the box (default: the machine's name)")
     .option("--output <file>", "also write it into a file")
     .action(async (machine: string, options: { as?: string; output?: string; json?: boolean }) => {
       const { orchestrator, images } = await cli.stacks.ofMachine(machine);
       const box = await packageMachine(orchestrator, images, machine, options.as ?? machine);
+      if (box.disk) cli.note(IDENTITY_NOTE);
       if (options.output) await writeBoxFile(cli, images, box, options.output);
       cli.answer(options, { ...box, output: options.output ?? null }, () => `${box.name}:${box.tag} ${box.digest}${options.output ? `, written to ${options.output}` : ""}; next: hv up NAME --box ${box.name}:${box.tag}`);
     });

@@ -22,6 +22,8 @@ PRAGMA user_version = ${VERSION};
 `;
 /** Another process may hold the write lock for one batch. */
 const BUSY_MS = 10_000;
+/** How long a batch waits for more while many write: about what a sync takes. */
+const GATHER_MS = 3;
 const MANIFEST = "SELECT digest, media_type AS mediaType, bytes, depth, subject, artifact_type AS artifactType, annotations, pushed_ms AS pushedUnixMs FROM manifests";
 const TAG = "SELECT tag, digest, tagged_ms AS taggedUnixMs FROM tags";
 const UPLOAD = "SELECT id, repository, started_ms AS startedUnixMs FROM uploads";
@@ -43,6 +45,9 @@ export class SqliteCatalogue implements Catalogue {
   readonly #statements = new Map<string, StatementSync>();
   readonly #change: CatalogueChange;
   #waiting: Waiting[] = [];
+  /** The last batch had several changes, so more are on their way: waiting for them saves syncs. */
+  #gather = false;
+  #durable: boolean | undefined;
 
   constructor(path: string) {
     this.#database = new DatabaseSync(path, { timeout: BUSY_MS });
@@ -71,6 +76,10 @@ export class SqliteCatalogue implements Catalogue {
   }
   manifest(repository: string, digest: string): ManifestRecord | undefined {
     const row = this.#get(`${MANIFEST} WHERE repository = ? AND digest = ?`, repository, digest);
+    return row && manifestOf(row);
+  }
+  tagged(repository: string, tag: string): ManifestRecord | undefined {
+    const row = this.#get(`${MANIFEST} WHERE repository = ?1 AND digest = (SELECT digest FROM tags WHERE repository = ?1 AND tag = ?2)`, repository, tag);
     return row && manifestOf(row);
   }
   referrers(repository: string, subject: string, after: string, limit: number): ManifestRecord[] {
@@ -102,7 +111,9 @@ export class SqliteCatalogue implements Catalogue {
   write<T>(change: (to: CatalogueChange) => T, durability: "durable" | "lazy" = "durable"): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       this.#waiting.push({ run: () => change(this.#change), durable: durability === "durable", resolve: resolve as (value: unknown) => void, reject });
-      if (this.#waiting.length === 1) setImmediate(() => this.#flush());
+      if (this.#waiting.length > 1) return;
+      if (this.#gather) setTimeout(() => this.#flush(), GATHER_MS);
+      else setImmediate(() => this.#flush());
     });
   }
 
@@ -118,23 +129,26 @@ export class SqliteCatalogue implements Catalogue {
     const batch = this.#waiting;
     this.#waiting = [];
     if (batch.length === 0) return;
+    this.#gather = batch.length > 1;
     const settled: (() => void)[] = [];
     try {
-      this.#exec(batch.some(({ durable }) => durable) ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL");
-      this.#exec("BEGIN IMMEDIATE");
+      const durable = batch.some((change) => change.durable);
+      if (durable !== this.#durable) this.#exec(durable ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL");
+      this.#durable = durable;
+      this.#statement("BEGIN IMMEDIATE").run();
       for (const { run, resolve, reject } of batch) {
-        this.#exec("SAVEPOINT change");
+        this.#statement("SAVEPOINT change").run();
         try {
           const value = run();
           settled.push(() => resolve(value));
         } catch (error) {
           if (!this.#database.isTransaction) throw error; // SQLite gave the whole transaction up: the disk is full
-          this.#exec("ROLLBACK TO change");
+          this.#statement("ROLLBACK TO change").run();
           settled.push(() => reject(storageError(error)));
         }
-        this.#exec("RELEASE change");
+        this.#statement("RELEASE change").run();
       }
-      this.#exec("COMMIT");
+      this.#statement("COMMIT").run();
     } catch (error) {
       if (this.#database.isTransaction) this.#exec("ROLLBACK");
       for (const { reject } of batch) reject(storageError(error));
@@ -218,12 +232,12 @@ export class SqliteCatalogue implements Catalogue {
 }
 
 function manifestOf(row: Record<string, unknown>): ManifestRecord {
-  const text = row["annotations"] as string | null;
+  const { digest, mediaType, bytes, depth, subject, artifactType, annotations, pushedUnixMs } = row as { [K in keyof ManifestRecord]: never };
   return {
-    ...(row as unknown as ManifestRecord),
-    subject: (row["subject"] as string | null) ?? undefined,
-    artifactType: (row["artifactType"] as string | null) ?? undefined,
-    annotations: text === null ? undefined : (JSON.parse(text) as Record<string, string>),
+    digest, mediaType, bytes, depth, pushedUnixMs,
+    subject: subject ?? undefined,
+    artifactType: artifactType ?? undefined,
+    annotations: annotations === null ? undefined : (JSON.parse(annotations) as Record<string, string>),
   };
 }
 

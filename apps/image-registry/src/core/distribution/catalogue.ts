@@ -10,6 +10,8 @@ export interface Catalogue {
   /** A repository exists while anything is in it. */
   exists(repository: string): boolean;
   manifest(repository: string, digest: string): ManifestRecord | undefined;
+  /** What a tag names. */
+  tagged(repository: string, tag: string): ManifestRecord | undefined;
   /** Sorted by digest, those after `after`. */
   referrers(repository: string, subject: string, after: string, limit: number): ManifestRecord[];
   /** Its size, if the repository has it. */

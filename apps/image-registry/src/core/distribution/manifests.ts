@@ -31,8 +31,7 @@ export class Manifests {
 
   /** What a tag or digest names. */
   find(repository: string, reference: string): ManifestRecord | undefined {
-    const digest = isDigest(reference) ? reference : this.#catalogue.tag(repository, reference)?.digest;
-    return digest === undefined ? undefined : this.#catalogue.manifest(repository, digest);
+    return isDigest(reference) ? this.#catalogue.manifest(repository, reference) : this.#catalogue.tagged(repository, reference);
   }
 
   async bytes(record: ManifestRecord): Promise<Uint8Array> {
