@@ -21,6 +21,7 @@ import { addSetCommand } from "./commands/set.ts";
 import { addSnapshotCommands } from "./commands/snapshot.ts";
 import { addStackCommands } from "./commands/stack.ts";
 import { addStatsCommand } from "./commands/stats.ts";
+import { addSuspendCommands } from "./commands/suspend.ts";
 import { addTranslateCommand } from "./commands/translate.ts";
 import { addTraceCommand } from "./commands/trace.ts";
 import { addUpCommand } from "./commands/up.ts";
@@ -54,6 +55,7 @@ Everything lies under $HV_HOME (default ~/.polyvisor).`,
   addExecCommand(program, cli);
   addSshCommands(program, cli);
   addMachineCommands(program, cli);
+  addSuspendCommands(program, cli);
   addSnapshotCommands(program, cli);
   addDiskCommands(program, cli);
   addBoxCommands(program, cli);

@@ -57,7 +57,7 @@ async function importFrom(port: ImagePort, format: string, path: string): Promis
   });
   for (let at = 0; at < file.length; at += 1 << 20) {
     const data = file.subarray(at, at + (1 << 20));
-    channel.send({ format, size: BigInt(file.length), data, finish: at + data.length === file.length } satisfies ImportImageRequest);
+    channel.send({ format, size: BigInt(file.length), data, finish: at + data.length === file.length, zeros: 0n } satisfies ImportImageRequest);
   }
   return answer;
 }

@@ -4,3 +4,4 @@ export * from "./errors.ts";
 export * from "./local.ts";
 export * from "./port.ts";
 export * from "./byte-pool.ts";
+export * from "./saved.ts";

@@ -76,6 +76,8 @@ export class FakeBus {
       }
       case "systemReset":
         return this.#end(-1);
+      default:
+        if (request.id !== 0n) answer(ExitStatus.ACCESS_FAULT); // DEV-5: whoever waits is answered
     }
   }
   #read(address: bigint): bigint | undefined {

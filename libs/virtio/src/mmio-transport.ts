@@ -12,7 +12,7 @@ import {
 import type { Chain } from "./descriptor-chain.ts";
 import type { Dma } from "./dma.ts";
 import { CONFIG_OFFSET, MAGIC_VALUE, MMIO_REGISTERS, MMIO_VERSION, VENDOR_ID, type MmioRegisterName } from "./mmio-registers.ts";
-import { SplitQueue } from "./split-queue.ts";
+import { SplitQueue, type QueueProgress } from "./split-queue.ts";
 
 /** What a device model offers the transport. None of its methods may throw. */
 export interface VirtioDevice {
@@ -31,6 +31,29 @@ export interface VirtioDevice {
   chains(queue: number, chains: Chain[]): void;
   /** Reset by the driver, or after breaking: forget every chain. */
   reset(): void;
+  /** Chains of a queue that wait for something from outside, oldest first; all others end by themselves. */
+  kept?(queue: number): readonly Chain[];
+  /** The transport was held, and is no more: what came meanwhile can go on. */
+  released?(): void;
+}
+
+/** All that a driver can have changed. */
+export interface TransportState {
+  readonly deviceFeaturesSel: number;
+  readonly driverFeaturesSel: number;
+  readonly driverFeatures: bigint;
+  readonly queueSel: number;
+  readonly status: number;
+  readonly interruptStatus: number;
+  readonly raisedSinceRead: number;
+  readonly configGeneration: number;
+  readonly queues: readonly (QueueProgress & {
+    readonly ready: boolean;
+    readonly size: number;
+    readonly descriptorArea: bigint;
+    readonly driverArea: bigint;
+    readonly deviceArea: bigint;
+  })[];
 }
 
 interface QueueRegisters {
@@ -74,6 +97,8 @@ export class MmioTransport {
   #raisedSinceRead = 0;
   #configGeneration = 0;
   #level = false;
+  /** The device takes what it has to its end, and begins nothing that comes from outside. */
+  #held = false;
   notifies = 0;
   resets = 0;
   breaks = 0;
@@ -110,6 +135,71 @@ export class MmioTransport {
     return (this.#status & DRIVER_OK) !== 0 && (this.#status & DEVICE_NEEDS_RESET) === 0;
   }
 
+  get held(): boolean {
+    return this.#held;
+  }
+  hold(): void {
+    this.#held = true;
+  }
+  release(): void {
+    if (!this.#held) return;
+    this.#held = false;
+    this.#device.released?.();
+  }
+  /** Nothing is on its way: what is left waits for something from outside. */
+  get quiet(): boolean {
+    return this.#queues.every(({ queue }, index) => !queue.busy && queue.inFlight === (this.#device.kept?.(index).length ?? 0));
+  }
+
+  /** Of a transport that is quiet. */
+  save(): TransportState {
+    return {
+      deviceFeaturesSel: this.#deviceFeaturesSel,
+      driverFeaturesSel: this.#driverFeaturesSel,
+      driverFeatures: this.#driverFeatures,
+      queueSel: this.#queueSel,
+      status: this.#status,
+      interruptStatus: this.#interruptStatus,
+      raisedSinceRead: this.#raisedSinceRead,
+      configGeneration: this.#configGeneration,
+      queues: this.#queues.map(({ queue, size, descriptorArea, driverArea, deviceArea }, index) => ({
+        ready: queue.ready, size, descriptorArea, driverArea, deviceArea, ...queue.progress(this.#device.kept?.(index) ?? []),
+      })),
+    };
+  }
+  /** Puts a device at power-on where another one was. Answers why that cannot be; then the device is at power-on again. */
+  restore(state: TransportState): string | undefined {
+    const problem = this.#take(state);
+    if (problem !== undefined) this.reset();
+    return problem;
+  }
+  #take(state: TransportState): string | undefined {
+    const { status, driverFeatures, queues } = state;
+    if (queues.length !== this.#queues.length) return `${queues.length} queues, the device has ${this.#queues.length}`;
+    if ((status & FEATURES_OK) !== 0 && ((driverFeatures & ~this.#offered) !== 0n || (driverFeatures & VIRTIO_F_VERSION_1) === 0n)) return "features that the device does not offer";
+    if ((status & DRIVER_OK) !== 0 && (status & FEATURES_OK) === 0) return "DRIVER_OK without FEATURES_OK";
+    this.#status = status & 0xff;
+    this.#driverFeatures = BigInt.asUintN(64, driverFeatures);
+    this.#deviceFeaturesSel = state.deviceFeaturesSel;
+    this.#driverFeaturesSel = state.driverFeaturesSel;
+    this.#queueSel = state.queueSel;
+    this.#configGeneration = state.configGeneration;
+    this.#interruptStatus = state.interruptStatus & (INTERRUPT_USED_BUFFER | INTERRUPT_CONFIGURATION);
+    this.#raisedSinceRead = state.raisedSinceRead & this.#interruptStatus;
+    if ((status & DRIVER_OK) !== 0) this.#device.start(this.#driverFeatures);
+    for (const [index, { ready, size, descriptorArea, driverArea, deviceArea, ...progress }] of queues.entries()) {
+      const registers = this.#queues[index]!;
+      Object.assign(registers, { size, descriptorArea, driverArea, deviceArea });
+      if (!ready) continue;
+      if (progress.heads.length > 0 && !this.running) return `queue ${index}: chains in flight before DRIVER_OK`;
+      const eventIndex = (this.#driverFeatures & VIRTIO_F_EVENT_IDX) !== 0n;
+      const problem = registers.queue.resume({ size, descriptorArea, driverArea, deviceArea, eventIndex }, progress);
+      if (problem !== undefined) return `queue ${index}: ${problem}`;
+    }
+    this.#drive();
+    return undefined;
+  }
+
   /** The device has changed its configuration space (4.2.2.1, ConfigGeneration). */
   configChanged(): void {
     this.#configGeneration = (this.#configGeneration + 1) >>> 0;
@@ -134,6 +224,7 @@ export class MmioTransport {
   /** Power-on state, as a board reset makes it. */
   reset(): void {
     this.resets++;
+    this.#held = false;
     this.#status = 0;
     this.#interruptStatus = this.#raisedSinceRead = 0;
     this.#driverFeatures = 0n;

@@ -238,3 +238,46 @@ describe("split virtqueue (virtio 1.2, 2.7)", () => {
     expect([done, later.memory.bytes[DATA]]).toEqual([1, 5]);
   });
 });
+
+describe("a queue that goes on in another life", () => {
+  it("gets the chains once more that its device had kept, and goes on with the rings where they stood", async () => {
+    const t = setup({ answer: false });
+    t.descriptor(2, BASE + BigInt(DATA), 16, 2);
+    t.descriptor(4, BASE + BigInt(DATA + 64), 8, 2);
+    t.offer(2, 4);
+    t.queue.kick();
+    await settle();
+    t.queue.complete(t.chains[0]!, t.queue.epoch, [], 0);
+    await settle();
+    expect([t.queue.busy, t.queue.inFlight, t.usedIndex()]).toEqual([false, 1, 1]);
+    const progress = t.queue.progress([t.chains[1]!]);
+    expect(progress).toMatchObject({ nextAvail: 2, nextUsed: 1, heads: [4] });
+
+    const areas = { descriptorArea: BASE + BigInt(DESCRIPTORS), driverArea: BASE + BigInt(DRIVER), deviceArea: BASE + BigInt(DEVICE) };
+    expect(t.queue.resume({ size: SIZE, ...areas, eventIndex: false }, progress)).toBeUndefined();
+    await settle();
+    expect(t.chains.slice(2)).toMatchObject([{ head: 4, writableBytes: 8 }]);
+    t.queue.complete(t.chains[2]!, t.queue.epoch, [], 0);
+    t.offer(2);
+    t.queue.kick();
+    await settle();
+    expect([t.usedIndex(), t.chains.length, t.broken]).toEqual([2, 4, []]);
+    expect(t.memory.view.getUint32(DEVICE + 4 + 8, true)).toBe(4);
+  });
+
+  it.each([[[9]], [[1, 1]], [Array.from({ length: SIZE + 1 }, (_, i) => i)]])("refuses chains %j, which it cannot have", (heads) => {
+    const t = setup();
+    const areas = { descriptorArea: BASE + BigInt(DESCRIPTORS), driverArea: BASE + BigInt(DRIVER), deviceArea: BASE + BigInt(DEVICE) };
+    expect(t.queue.resume({ size: SIZE, ...areas, eventIndex: false }, { nextAvail: 0, nextUsed: 0, signalledUsed: 0, heads })).toMatch(/chains in flight/);
+    expect(t.queue.ready).toBe(false);
+  });
+
+  it("breaks on a kept chain whose descriptors do not hold up", async () => {
+    const t = setup({ answer: false });
+    t.descriptor(1, BASE, 8, 1, 1); // a loop
+    const areas = { descriptorArea: BASE + BigInt(DESCRIPTORS), driverArea: BASE + BigInt(DRIVER), deviceArea: BASE + BigInt(DEVICE) };
+    t.queue.resume({ size: SIZE, ...areas, eventIndex: false }, { nextAvail: 0, nextUsed: 0, signalledUsed: 0, heads: [1] });
+    await settle();
+    expect([t.broken.length, t.chains.length]).toEqual([1, 0]);
+  });
+});

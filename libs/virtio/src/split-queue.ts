@@ -33,6 +33,15 @@ export interface QueueSetup {
   eventIndex: boolean;
 }
 
+/** Where a queue goes on in another life. */
+export interface QueueProgress {
+  readonly nextAvail: number;
+  readonly nextUsed: number;
+  readonly signalledUsed: number;
+  /** First descriptors of the chains that the device has taken and not given back, oldest first. */
+  readonly heads: readonly number[];
+}
+
 /** Bytes for a place in guest memory. */
 interface Piece {
   readonly address: bigint;
@@ -110,6 +119,35 @@ export class SplitQueue {
     this.#completionBytes = 0;
   }
 
+  /** Something is on its way to or from guest memory. */
+  get busy(): boolean {
+    return this.#scanning || this.#completing || this.#completions.length > 0;
+  }
+  /** Chains that were taken and not given back. */
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  /** Of a queue that is not busy; `kept`: the chains in flight. */
+  progress(kept: readonly Chain[]): QueueProgress {
+    return { nextAvail: this.#nextAvail, nextUsed: this.#nextUsed, signalledUsed: this.#signalledUsed, heads: kept.map(({ head }) => head) };
+  }
+
+  /** `start`, where an earlier life of the queue stopped: the device gets its chains once more. The state is not trusted. */
+  resume(setup: QueueSetup, { nextAvail, nextUsed, signalledUsed, heads }: QueueProgress): string | undefined {
+    const problem = this.start(setup);
+    if (problem !== undefined) return problem;
+    if (new Set(heads).size !== heads.length || heads.some((head) => head >= setup.size)) {
+      this.stop();
+      return `${heads.length} chains in flight that a queue of ${setup.size} cannot have`;
+    }
+    this.#nextAvail = wrap(nextAvail);
+    this.#nextUsed = wrap(nextUsed);
+    this.#signalledUsed = wrap(signalledUsed);
+    if (heads.length > 0) void this.#takeBack(setup, this.#epoch, heads);
+    return undefined;
+  }
+
   /** The driver says that there may be new buffers. */
   kick(): void {
     this.kicks++;
@@ -176,19 +214,15 @@ export class SplitQueue {
         [ring, table] = read.data;
       }
       first = false;
-      const chains = this.#chainsOf(setup, count, viewOf(ring!), viewOf(table!));
+      const chains = this.#chainsOf(setup, availableHeads(setup, this.#nextAvail, count, viewOf(ring!)), viewOf(table!));
       if (!chains) return;
       const indirect = chains.filter((chain) => chain.indirect);
       if (indirect.length > 0) {
         const reading = dma.transfer(indirect.map(({ indirect: at }) => dmaRead(at!.address, at!.byteLength)));
         const tables = reading instanceof Promise ? await reading : reading;
-        if (!this.#arrived(tables, epoch, "indirect table")) return;
-        for (const [index, chain] of indirect.entries()) {
-          const bytes = tables.data[index]!;
-          const problem = chain.walk(viewOf(bytes), bytes.length / DESCRIPTOR_BYTES, 0, true);
-          if (problem !== undefined) return this.#break(problem);
-        }
+        if (!this.#arrived(tables, epoch, "indirect table") || !this.#walkIndirect(indirect, tables)) return;
       }
+      this.#nextAvail = wrap(this.#nextAvail + count);
       this.#deliver(chains);
       if (epoch !== this.#epoch) return;
       // With event indices the driver may have added more without telling; look once more.
@@ -197,11 +231,10 @@ export class SplitQueue {
     this.#scanning = false;
   }
 
-  /** The chains that the next `count` entries of the available ring begin, without their indirect tables. */
-  #chainsOf(setup: QueueSetup, count: number, ring: DataView, table: DataView): ChainBuilder[] | undefined {
+  /** The chains that begin with these descriptors, without their indirect tables. */
+  #chainsOf(setup: QueueSetup, heads: readonly number[], table: DataView): ChainBuilder[] | undefined {
     const chains: ChainBuilder[] = [];
-    for (let index = 0; index < count; index++) {
-      const head = ring.getUint16(2 * ((this.#nextAvail + index) & (setup.size - 1)), true);
+    for (const head of heads) {
       const chain = new ChainBuilder(head, this.#options.maxChainBytes);
       const problem = chain.walk(table, setup.size, head, false);
       if (problem !== undefined) return this.#break(problem);
@@ -209,10 +242,38 @@ export class SplitQueue {
     }
     return chains;
   }
+  /** False: the queue is broken. */
+  #walkIndirect(chains: readonly ChainBuilder[], tables: DmaResult): boolean {
+    for (const [index, chain] of chains.entries()) {
+      const bytes = tables.data[index]!;
+      const problem = chain.walk(viewOf(bytes), bytes.length / DESCRIPTOR_BYTES, 0, true);
+      if (problem === undefined) continue;
+      this.#break(problem);
+      return false;
+    }
+    return true;
+  }
+
+  /** Chains of an earlier life: their descriptors are in the table still, as they have not been given back. */
+  async #takeBack(setup: QueueSetup, epoch: number, heads: readonly number[]): Promise<void> {
+    const { dma } = this.#options;
+    this.#scanning = true;
+    const table = await dma.transfer([dmaRead(setup.descriptorArea, DESCRIPTOR_BYTES * setup.size)]);
+    if (!this.#arrived(table, epoch, "descriptor table")) return;
+    const chains = this.#chainsOf(setup, heads, viewOf(table.data[0]!));
+    if (!chains) return;
+    const indirect = chains.filter((chain) => chain.indirect);
+    if (indirect.length > 0) {
+      const tables = await dma.transfer(indirect.map(({ indirect: at }) => dmaRead(at!.address, at!.byteLength)));
+      if (!this.#arrived(tables, epoch, "indirect table") || !this.#walkIndirect(indirect, tables)) return;
+    }
+    this.#deliver(chains);
+    if (epoch !== this.#epoch) return;
+    await this.#scan(setup, epoch);
+  }
 
   /** Those that are answered before this returns are given back together. */
   #deliver(chains: ChainBuilder[]): void {
-    this.#nextAvail = wrap(this.#nextAvail + chains.length);
     this.#inFlight += chains.length;
     this.requests += chains.length;
     this.#delivering = true;
@@ -309,6 +370,13 @@ export function readPart(chain: Chain, skip: number, byteLength: number): DmaSeg
 /** Pieces for {@link SplitQueue.complete} that put `bytes` at `skip` of a chain's writable part. */
 export function writePart(chain: Chain, skip: number, bytes: Uint8Array): { address: bigint; bytes: Uint8Array }[] {
   return scatterBytes(scatterMerge(scatterSlice(chain.writable, skip, bytes.length)), bytes);
+}
+
+/** The next `count` entries of the available ring. */
+function availableHeads(setup: QueueSetup, next: number, count: number, ring: DataView): number[] {
+  const heads: number[] = [];
+  for (let index = 0; index < count; index++) heads.push(ring.getUint16(2 * ((next + index) & (setup.size - 1)), true));
+  return heads;
 }
 
 function ringAndTable(setup: QueueSetup): DmaSegment[] {

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import type { Snapshot } from "@polyvisor/contracts/orchestrator";
+import { MachineState, type Snapshot } from "@polyvisor/contracts/orchestrator";
 import { addCommand, type Cli } from "../cli.ts";
 import { CliError } from "../cli-error.ts";
 import { importArchive, saveStream } from "../file-streams.ts";
@@ -19,11 +19,13 @@ export function addSnapshotCommands(program: Command, cli: Cli): void {
   addCommand(snapshot, "save <machine> [name]", "keep the machine as it is; takes no longer for a large disk", [
     ["hv snapshot save web before-upgrade", ""],
     ["hv snapshot save web", "named by the time; a running guest writes out what it holds and runs on"],
+    ["hv snapshot save web now --memory", "also what runs in it: it stands still for a moment, and runs on"],
   ])
+    .option("--memory", "of a running machine: with memory, harts and devices")
     .option("--note <text>", "what for", "")
-    .action(async (machine: string, name: string | undefined, options: { note: string; json?: boolean }) => {
+    .action(async (machine: string, name: string | undefined, options: { note: string; memory?: boolean; json?: boolean }) => {
       const { orchestrator } = await cli.stacks.ofMachine(machine);
-      const made = (await orchestrator.saveSnapshot({ name: machine, snapshot: name ?? "", note: options.note }, SLOW)).snapshot!;
+      const made = (await orchestrator.saveSnapshot({ name: machine, snapshot: name ?? "", note: options.note, memory: options.memory ?? false }, SLOW)).snapshot!;
       cli.answer(options, made, () => `${machine} is kept as ${made.name}; go back with: hv snapshot restore ${machine} ${made.name}`);
     });
 
@@ -32,7 +34,7 @@ export function addSnapshotCommands(program: Command, cli: Cli): void {
   ]).action(async (machine: string, name: string, options: { json?: boolean }) => {
     const { orchestrator } = await cli.stacks.ofMachine(machine);
     const restored = (await orchestrator.restoreSnapshot({ name: machine, snapshot: name }, SLOW)).machine!;
-    cli.answer(options, machineJson(restored), () => `${machine} is as it was at ${name}; start it with: hv up ${machine}`);
+    cli.answer(options, machineJson(restored), () => `${machine} is as it was at ${name}; ${restored.state === MachineState.SAVED ? "let it go on with: hv resume" : "start it with: hv up"} ${machine}`);
   });
 
   addCommand(snapshot, "ls [machine]", "list snapshots", [["hv snapshot ls", "of all machines whose stack runs"]]).action(
@@ -43,7 +45,7 @@ export function addSnapshotCommands(program: Command, cli: Cli): void {
       cli.answer(options, found, () =>
         table(
           ["machine", "snapshot", "made", "disk", "", "note"],
-          found.map((each) => [each.machine, each.name, new Date(Number(each.createdUnixMs)).toISOString().slice(0, 19), each.diskBytes > 0n ? formatBytes(each.diskBytes) : "none", each.whileRunning ? "while running" : "", each.note]),
+          found.map((each) => [each.machine, each.name, new Date(Number(each.createdUnixMs)).toISOString().slice(0, 19), each.diskBytes > 0n ? formatBytes(each.diskBytes) : "none", each.memory ? "with memory" : each.whileRunning ? "while running" : "", each.note]),
         ),
       );
     },
@@ -56,7 +58,7 @@ export function addSnapshotCommands(program: Command, cli: Cli): void {
   });
 
   addCommand(snapshot, "export <machine> <file>", "write a machine to one file: settings, kernel, disk; hv import makes a machine of it, here or elsewhere", [
-    ["hv snapshot export web web.pv", "as it is now"],
+    ["hv snapshot export web web.pv", "as it is now; a suspended machine with all that runs in it"],
     ["hv snapshot export web web.pv --snapshot before-upgrade", "as it was"],
   ])
     .option("--snapshot <name>", "a snapshot instead of the machine as it is", "")
@@ -77,7 +79,7 @@ export function addSnapshotCommands(program: Command, cli: Cli): void {
       const { digest, artifactType } = await importArchive(images, file);
       if (artifactType !== MACHINE_TYPE) throw new CliError(`${file} is an OCI layout, but of no machine (${artifactType || "no artifact type"})`);
       const machine = (await orchestrator.importMachine({ digest, name: name ?? "" }, SLOW)).machine!;
-      cli.answer(options, machineJson(machine), () => `${machine.spec!.name} is there; start it with: hv up ${machine.spec!.name}`);
+      cli.answer(options, machineJson(machine), () => `${machine.spec!.name} is there; ${machine.state === MachineState.SAVED ? "let it go on with: hv resume" : "start it with: hv up"} ${machine.spec!.name}`);
     });
 
   addCommand(program, "clone <machine> <name>", "another machine like this one, with its disk's content; both share what neither changes", [

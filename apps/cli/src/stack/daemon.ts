@@ -78,7 +78,7 @@ async function stop(reason: string, exitCode: number): Promise<void> {
 /** Powers all machines off; ephemeral ones are gone then. */
 async function haltMachines({ orchestrator }: RunningStack): Promise<void> {
   const { machines } = await orchestrator.listMachines({});
-  const stopped: MachineState[] = [MachineState.CREATED, MachineState.HALTED, MachineState.ABORTED];
+  const stopped: MachineState[] = [MachineState.CREATED, MachineState.HALTED, MachineState.ABORTED, MachineState.SAVED];
   await Promise.all(
     machines
       .filter(({ state }) => !stopped.includes(state))

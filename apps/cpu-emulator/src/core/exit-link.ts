@@ -3,6 +3,8 @@ import { ExitStatus, type DevicePort, type ExitRequest, type ExitResponse } from
 import { AnswerStatus, ExitKind, type Exit, type HostMailbox } from "./mailbox.ts";
 import type { PageLease } from "./lease.ts";
 
+/** No exit of a hart has it: those are below 2^32. */
+const FENCE_ID = 1n << 32n;
 const NO_DATA = new Uint8Array(0);
 /** What a guest reads from a console whose stream is gone, and the like. */
 const FAULT = { status: AnswerStatus.FAULT, value: 0n };
@@ -26,6 +28,7 @@ export class ExitLink {
   #closing = false;
   /** The exit that the hart waits for: it has one at most. */
   #waiting = 0;
+  #fenced: (() => void) | undefined;
 
   constructor(options: ExitLinkOptions) {
     this.#options = options;
@@ -41,6 +44,7 @@ export class ExitLink {
       resume();
     });
     channel.onClose((error) => {
+      this.#fenced?.();
       this.#release();
       if (!this.#closing) this.#options.onClose(error?.message ?? `the device-bus ended the exit stream of hart ${this.#options.hart}`);
     });
@@ -49,6 +53,16 @@ export class ExitLink {
   /** An exit has been sent whose answer has not come. */
   get waiting(): boolean {
     return this.#waiting !== 0;
+  }
+
+  /** Resolves when the device-bus has executed everything that was sent: it answers also what it does not know (DEV-5). */
+  fence(): Promise<void> {
+    const { machine, hart } = this.#options;
+    return new Promise((resolve) => {
+      if (!this.#channel || this.#channel.closed) return resolve();
+      this.#fenced = resolve;
+      this.#channel.send({ machine, hart, id: FENCE_ID, exit: undefined });
+    });
   }
 
   /** Takes what is in the ring. False when the ring was empty. */
@@ -112,6 +126,11 @@ export class ExitLink {
     return true;
   }
   #answered(response: ExitResponse): void {
+    if (response.id === FENCE_ID && this.#fenced) {
+      this.#fenced();
+      this.#fenced = undefined;
+      return;
+    }
     const sequence = Number(response.id & 0xffff_ffffn) | 0;
     if (sequence === 0 || sequence !== this.#waiting) {
       this.#channel?.close(new ContractError("invalid", `exit stream: answer ${response.id}, but exit ${this.#waiting >>> 0} waits (0 = none)`));

@@ -243,6 +243,12 @@ export class Machine {
   save(): Promise<Uint8Array> {
     return this.#exclusive(async () => {
       this.#paused(0, "saveHarts");
+      // What the harts have posted is part of the board's state, wherever it is now.
+      const fenced = Promise.all(this.#harts.map(({ exits }) => exits.fence())).then(() => true);
+      if (!(await Promise.race([fenced, this.#host.delay(PARK_TIMEOUT_MS)]))) {
+        throw new ContractError("timeout", `saveHarts: the device-bus did not finish the exits of ${this.spec.machine} in ${PARK_TIMEOUT_MS} ms`);
+      }
+      this.#usable("saveHarts");
       return encodeSavedHarts({ isa: isaString(this.spec.features), time: BigInt(this.#time.ticks()), harts: this.#harts.map(({ core }) => saveHart(core)) });
     });
   }

@@ -1,4 +1,4 @@
-import { ContractError } from "@polyvisor/contracts";
+import { ContractError, decodeSaved, encodeSaved } from "@polyvisor/contracts";
 import { SavedHarts, type HartState, type SavedHart } from "@polyvisor/contracts/cpu";
 import { COUNTER_NUMBERS, setCounter } from "./counters.ts";
 import { Csr, SEIP, STIP } from "./csr.ts";
@@ -8,44 +8,17 @@ import { EXTERNAL, type Privileged } from "./privileged.ts";
 import { HSM_ADDRESS, HSM_OPAQUE, HSM_STATE, MTIMECMP } from "./mailbox.ts";
 import { HartState as Hsm } from "./sbi/hsm.ts";
 
-/**
- * The blob of SaveHarts (cpu.proto, SavedHarts): a head that tells what it is and whether it is whole, then a protobuf
- * message, so that another implementation of the contract can read it.
- */
-const MAGIC = "PVHARTS";
+/** The blob of SaveHarts (cpu.proto, SavedHarts): protobuf, so that another implementation of the contract can read it. */
 export const SAVED_HARTS_VERSION = 1;
-const HEAD_BYTES = MAGIC.length + 1 + 4;
+const FORMAT = { magic: "PVHARTS", version: SAVED_HARTS_VERSION, operation: "restoreHarts" } as const;
 
 export function encodeSavedHarts(saved: SavedHarts): Uint8Array {
-  const payload = SavedHarts.encode(saved).finish();
-  const blob = new Uint8Array(HEAD_BYTES + payload.length);
-  blob.set(new TextEncoder().encode(MAGIC));
-  blob[MAGIC.length] = SAVED_HARTS_VERSION;
-  new DataView(blob.buffer).setUint32(MAGIC.length + 1, crc32(payload), true);
-  blob.set(payload, HEAD_BYTES);
-  return blob;
+  return encodeSaved(FORMAT, SavedHarts.encode(saved).finish());
 }
 
 /** Throws `corrupt` for what is no such blob or a damaged one, `invalid` for one of a version that this code does not know. */
 export function decodeSavedHarts(blob: Uint8Array): SavedHarts {
-  const corrupt = (what: string): never => {
-    throw new ContractError("corrupt", `restoreHarts: ${what}; take the state again from SaveHarts or another copy`);
-  };
-  if (blob.length < HEAD_BYTES || new TextDecoder().decode(blob.subarray(0, MAGIC.length)) !== MAGIC) {
-    corrupt(`${blob.length} bytes that are not a state of harts (they do not begin with ${MAGIC})`);
-  }
-  const version = blob[MAGIC.length]!;
-  if (version !== SAVED_HARTS_VERSION) {
-    throw new ContractError("invalid", `restoreHarts: state of version ${version}; this cpu-emulator reads version ${SAVED_HARTS_VERSION}`);
-  }
-  const payload = blob.subarray(HEAD_BYTES);
-  const stored = new DataView(blob.buffer, blob.byteOffset).getUint32(MAGIC.length + 1, true);
-  if (crc32(payload) !== stored) corrupt("the state's checksum does not match its content");
-  try {
-    return SavedHarts.decode(payload);
-  } catch (error) {
-    return corrupt(`the state does not parse (${String(error)})`);
-  }
+  return decodeSaved(FORMAT, blob, (payload) => SavedHarts.decode(payload));
 }
 
 /** One hart that stands still. */
@@ -111,14 +84,4 @@ function checked({ state, hsmState }: SavedHart, hart: number): HartState {
 }
 function refused(hart: number, what: string): ContractError {
   return new ContractError("invalid", `restoreHarts: the state of hart ${hart} does not fit this machine: ${what}`);
-}
-
-/** CRC-32 as in zlib (reflected, polynomial 0xedb88320). */
-function crc32(bytes: Uint8Array): number {
-  let crc = -1;
-  for (const byte of bytes) {
-    crc ^= byte;
-    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (0xedb8_8320 & -(crc & 1));
-  }
-  return ~crc >>> 0;
 }

@@ -21,6 +21,7 @@ import { VirtioBlk } from "./virtio/blk.ts";
 import { VirtioConsole } from "./virtio/console.ts";
 import { VirtioNet } from "./virtio/net.ts";
 import { VirtioRng } from "./virtio/rng.ts";
+import { decodeSavedBoard, encodeSavedBoard } from "./saved-board.ts";
 
 export interface DevicePeers {
   readonly memory: MemoryPort;
@@ -46,9 +47,16 @@ export type BoardState = "on" | "powered-off" | "reset" | "failed" | "destroyed"
 
 interface VirtioSlot {
   readonly id: string;
+  readonly deviceId: number;
+  /** What the guest's driver has seen of the device and relies on. */
+  readonly shape: { readonly mac: Uint8Array; readonly sectors: bigint; readonly readOnly: boolean };
   readonly transport: MmioTransport;
   readonly counters: () => Record<string, number>;
 }
+
+/** How long requests that are in work may take when the board is paused, and how often that is looked at. */
+const PAUSE_TIMEOUT_MS = 10_000;
+const PAUSE_POLL_MS = 1;
 
 /** Lines that one guest can put into the log by breaking its devices. */
 const MAX_BROKEN_LOGGED = 16;
@@ -67,10 +75,12 @@ export class Board {
   readonly #virtio: VirtioSlot[] = [];
   readonly #interrupts: InterruptOutput;
   readonly #dma: DmaClient;
+  readonly #disks: BlockClient[];
   readonly #closers: (() => void)[] = [];
   readonly #watchers = new Set<Sink<BoardEvent>>();
   readonly #unmappedPages = new Set<bigint>();
   #brokenLogged = 0;
+  #paused = false;
   #event: BoardEvent;
 
   /** Sets grants, opens the streams and the disks, then builds. Rejects with the first backend's reason, leaving nothing open. */
@@ -108,6 +118,7 @@ export class Board {
     lost: (reason: string) => void,
   ) {
     this.plan = plan;
+    this.#disks = [...disks.values()];
     this.#environment = environment;
     this.#event = { machine: plan.machine, state: "on", exitCode: 0, reason: "" };
     this.#interrupts = new InterruptOutput(plan.machine, plan.harts, environment.peers.cpu, lost);
@@ -138,7 +149,12 @@ export class Board {
         interrupt: (level) => this.#plic.setLevel(irq, level),
         broken: (reason) => this.#broken(device.id, reason),
       });
-      this.#virtio.push({ id: device.id, transport, counters: made.counters });
+      const shape = {
+        mac: device.kind === "net" ? device.mac : NOTHING,
+        sectors: device.kind === "blk" ? disks.get(device.id)!.sectors : 0n,
+        readOnly: device.kind === "blk" && device.readOnly,
+      };
+      this.#virtio.push({ id: device.id, deviceId: made.model.deviceId, shape, transport, counters: made.counters });
       wired.push({ window: at(window, device.id, "virtio,mmio"), target: transport });
     }
     this.bus = new Bus(wired, (address, write) => this.#unmapped(address, write));
@@ -189,11 +205,87 @@ export class Board {
   reset(): void {
     if (this.state === "failed")
       throw new ContractError("precondition", `reset board ${this.plan.machine}: it failed (${this.#event.reason}); destroy it and create a new one`);
+    this.#paused = false;
+    this.#uart.hold(false);
     this.#uart.reset();
     this.#rtc.reset();
     for (const { transport } of this.#virtio) transport.reset();
     this.#plic.reset();
     this.#enter("on", 0, "", "board-restarted");
+  }
+
+  /**
+   * Nothing from outside reaches the guest any more; what it has begun comes to its end, disks are flushed. The harts stand still.
+   * Idempotent.
+   */
+  async pause(): Promise<void> {
+    const { clock } = this.#environment;
+    this.#mustBeOn("pause");
+    this.#paused = true;
+    this.#uart.hold(true);
+    for (const { transport } of this.#virtio) transport.hold();
+    const end = clock.now() + PAUSE_TIMEOUT_MS;
+    try {
+      for (;;) {
+        this.#mustBeOn("pause");
+        const busy = this.#virtio.find(({ transport }) => !transport.quiet);
+        if (!busy) break;
+        if (clock.now() > end) throw new ContractError("timeout", `pause board ${this.plan.machine}: ${busy.id} still works on requests after ${PAUSE_TIMEOUT_MS} ms; are the harts paused?`);
+        await new Promise<void>((resolve) => void clock.after(PAUSE_POLL_MS, resolve));
+      }
+      for (const disk of this.#disks) {
+        if (!(await disk.flush()).ok) throw new ContractError("unavailable", `pause board ${this.plan.machine}: a disk cannot be flushed`);
+      }
+    } catch (error) {
+      this.resume();
+      throw error;
+    }
+  }
+  resume(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    for (const { transport } of this.#virtio) transport.release();
+    this.#uart.hold(false);
+  }
+
+  save(): Uint8Array {
+    this.#mustBeOn("save");
+    if (!this.#paused) throw new ContractError("precondition", `save board ${this.plan.machine}: it is not paused; pause the harts, then the board`);
+    const { harts, ramBase, ramBytes } = this.plan;
+    return encodeSavedBoard({
+      harts, ramBase, ramBytes,
+      plic: this.#plic.save(),
+      uart: this.#uart.save(),
+      rtc: this.#rtc.save(),
+      consoles: [...this.#consoles.values()].map((console) => ({ name: console.name, ...console.save() })),
+      virtio: this.#virtio.map(({ id, deviceId, shape, transport }) => {
+        const { queues, ...registers } = transport.save();
+        return { id, deviceId, ...shape, ...registers, queues: queues.map((queue) => ({ ...queue, heads: [...queue.heads] })) };
+      }),
+    });
+  }
+  /** Into a board that no guest has used. What does not fit: `invalid`, and the board is at power-on. */
+  restore(blob: Uint8Array): void {
+    this.#mustBeOn("restore");
+    const saved = decodeSavedBoard(blob, this.plan, this.#virtio, [...this.#consoles.keys()]);
+    const refuse = (what: string) => {
+      this.reset();
+      return new ContractError("invalid", `restore board ${this.plan.machine}: ${what}`);
+    };
+    const problem = this.#plic.restore(saved.plic);
+    if (problem !== undefined) throw refuse(problem);
+    for (const { name, input, output } of saved.consoles) this.#consoles.get(name)!.restore({ input, output });
+    for (const [slot, { id, transport }] of this.#virtio.entries()) {
+      const wrong = transport.restore(saved.virtio[slot]!);
+      if (wrong !== undefined) throw refuse(`${id}: ${wrong}`);
+    }
+    this.#uart.restore(saved.uart);
+    this.#rtc.restore(saved.rtc);
+    // A guest that sleeps makes no exit: without the wires nothing would wake it.
+    this.#interrupts.open();
+  }
+  #mustBeOn(operation: string): void {
+    if (this.state !== "on") throw new ContractError("precondition", `${operation} board ${this.plan.machine}: it is ${this.state}${this.#event.reason ? ` (${this.#event.reason})` : ""}`);
   }
 
   watch(out: Sink<BoardEvent>): void {
@@ -309,6 +401,8 @@ export class Board {
     );
   }
 }
+
+const NOTHING = new Uint8Array(0);
 
 function at(window: { base: bigint; bytes: bigint; irq?: number }, device: string, compatible: string): Window {
   return { base: window.base, byteLength: window.bytes, device, compatible, interrupt: window.irq ?? 0 };

@@ -116,6 +116,22 @@ export class Console {
     return bytes;
   }
 
+  /** Input that waits, and the ring's content, oldest first. */
+  save(): { input: Uint8Array; output: Uint8Array } {
+    const input = new Uint8Array(this.#inputLength).map((_, index) => this.#input[(this.#inputStart + index) % this.#input.length]!);
+    const length = Math.min(this.#written, this.#ring.length);
+    const output = new Uint8Array(length).map((_, index) => this.#ring[(this.#written - length + index) % this.#ring.length]!);
+    return { input, output };
+  }
+  /** Of a console that nobody has used. What does not fit is dropped. The device looks at its input when it goes on. */
+  restore({ input, output }: { input: Uint8Array; output: Uint8Array }): void {
+    this.write(output.subarray(Math.max(0, output.length - this.#ring.length)));
+    const taken = Math.min(input.length, this.#input.length);
+    this.#input.set(input.subarray(0, taken));
+    this.#inputStart = 0;
+    this.#inputLength = taken;
+  }
+
   counters(): Record<string, number> {
     return {
       [`${this.name}.output-bytes`]: this.#written,

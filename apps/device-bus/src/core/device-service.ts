@@ -37,6 +37,19 @@ export class DeviceService {
       this.#existing(machine, "reset").reset();
       return {};
     },
+    pauseBoard: async ({ machine }) => {
+      await this.#existing(machine, "pause").pause();
+      return {};
+    },
+    resumeBoard: ({ machine }) => {
+      this.#existing(machine, "resume").resume();
+      return {};
+    },
+    saveBoard: ({ machine }) => ({ state: this.#existing(machine, "save").save() }),
+    restoreBoard: ({ machine, state }) => {
+      this.#existing(machine, "restore").restore(state);
+      return {};
+    },
     describeBoard: ({ machine }) => ({
       windows: this.#existing(machine, "describe").bus.windows.map((window) => ({
         base: window.base,

@@ -11,6 +11,7 @@
  *   0x18 ALARM_STATUS    1 = armed
  *   0x1c CLEAR_INTERRUPT
  */
+import type { SavedRtc } from "@polyvisor/contracts/device";
 import type { AccessBytes, MmioDevice } from "./bus.ts";
 
 const TIME_LOW = 0x00;
@@ -54,6 +55,25 @@ export class GoldfishRtc implements MmioDevice {
     this.#cancel();
     this.#armed = this.#interruptEnabled = this.#pending = false;
     this.#interrupt(false);
+  }
+
+  save(): SavedRtc {
+    return {
+      offsetNs: BigInt.asIntN(64, this.#offsetNs), latchedHigh: this.#latchedHigh, alarmNs: BigInt.asUintN(64, this.#alarmNs), alarmHigh: this.#alarmHigh,
+      armed: this.#armed, interruptEnabled: this.#interruptEnabled, pending: this.#pending,
+    };
+  }
+  /** The clock shows the time that it is now, not that of the save (ADR 65): an alarm that is past rings. */
+  restore(saved: SavedRtc): void {
+    this.#offsetNs = saved.offsetNs;
+    this.#latchedHigh = saved.latchedHigh;
+    this.#alarmNs = saved.alarmNs;
+    this.#alarmHigh = saved.alarmHigh;
+    this.#armed = saved.armed;
+    this.#interruptEnabled = saved.interruptEnabled;
+    this.#pending = saved.pending;
+    if (this.#armed) this.#wait();
+    this.#drive();
   }
 
   read(offset: number, bytes: AccessBytes): number | undefined {

@@ -8,6 +8,7 @@
  *
  * Contexts are 2 * hart for M-mode and 2 * hart + 1 for S-mode, as the device tree's interrupts-extended says.
  */
+import type { SavedPlic } from "@polyvisor/contracts/device";
 import type { AccessBytes, MmioDevice } from "./bus.ts";
 
 const PENDING = 0x1000;
@@ -77,6 +78,36 @@ export class Plic implements MmioDevice {
       context.threshold = 0;
     }
     this.#update();
+  }
+
+  /** Without the wires' levels: devices drive them anew, and a level that is high is pending or in service already. */
+  save(): SavedPlic {
+    return {
+      priority: [...this.#priority],
+      pending: [...this.#pending],
+      inService: [...this.#inService],
+      contexts: this.#contexts.map(({ enabled, threshold }) => ({ enabled: [...enabled], threshold })),
+    };
+  }
+  /** Answers why that cannot be; then nothing is changed. */
+  restore(saved: SavedPlic): string | undefined {
+    const { priority, pending, inService, contexts } = saved;
+    const words = [pending, inService, ...contexts.map(({ enabled }) => enabled)];
+    if (priority.length !== this.#sources + 1 || contexts.length !== this.#contexts.length || words.some(({ length }) => length !== this.#words)) {
+      return `an interrupt controller of ${priority.length - 1} sources and ${contexts.length} contexts; this one has ${this.#sources} and ${this.#contexts.length}`;
+    }
+    for (let source = 1; source <= this.#sources; source++) this.#priority[source] = priority[source]! & PRIORITY_MASK;
+    for (let word = 0; word < this.#words; word++) {
+      this.#pending[word] = pending[word]! & this.#existing(word);
+      this.#inService[word] = inService[word]! & this.#existing(word);
+    }
+    for (const [index, context] of this.#contexts.entries()) {
+      const { enabled, threshold } = contexts[index]!;
+      for (let word = 0; word < this.#words; word++) context.enabled[word] = enabled[word]! & this.#existing(word);
+      context.threshold = threshold & PRIORITY_MASK;
+    }
+    this.#update();
+    return undefined;
   }
 
   read(offset: number, bytes: AccessBytes): number | undefined {

@@ -14,6 +14,7 @@
  * The line is infinitely fast: what is written to THR is out at once, so THR is always empty.
  */
 import type { AccessBytes, MmioDevice } from "./bus.ts";
+import type { SavedUart } from "@polyvisor/contracts/device";
 import type { Console } from "./console.ts";
 
 const RBR_THR_DLL = 0;
@@ -73,6 +74,7 @@ export class Uart16550 implements MmioDevice {
   #overrun = false;
   #thriPending = false;
   #interruptLevel = false;
+  #held = false;
 
   constructor(console: Console, interrupt: (level: boolean) => void) {
     this.#console = console;
@@ -88,6 +90,36 @@ export class Uart16550 implements MmioDevice {
     this.#msr = MSR_CONNECTED;
     this.#overrun = this.#thriPending = false;
     this.#drive();
+  }
+
+  /** Held: what comes from the host waits there. */
+  hold(held: boolean): void {
+    this.#held = held;
+    if (!held) this.#receive();
+  }
+  save(): SavedUart {
+    const fifo = new Uint8Array(this.#fifoLength).map((_, index) => this.#fifo[(this.#fifoStart + index) % FIFO_BYTES]!);
+    return {
+      fifo, ier: this.#ier, fcr: this.#fcr, lcr: this.#lcr, mcr: this.#mcr, msr: this.#msr, scr: this.#scr,
+      dll: this.#dll, dlm: this.#dlm, overrun: this.#overrun, thriPending: this.#thriPending,
+    };
+  }
+  restore(saved: SavedUart): void {
+    const fifo = saved.fifo.subarray(0, FIFO_BYTES);
+    this.#fifo.set(fifo);
+    this.#fifoStart = 0;
+    this.#fifoLength = fifo.length;
+    this.#ier = saved.ier & IER_MASK;
+    this.#fcr = (saved.fcr & FCR_ENABLE) !== 0 ? saved.fcr & 0xc9 : 0;
+    this.#lcr = saved.lcr & 0xff;
+    this.#mcr = saved.mcr & MCR_MASK;
+    this.#msr = saved.msr & 0xff;
+    this.#scr = saved.scr & 0xff;
+    this.#dll = saved.dll & 0xff;
+    this.#dlm = saved.dlm & 0xff;
+    this.#overrun = saved.overrun;
+    this.#thriPending = saved.thriPending;
+    this.#receive();
   }
 
   /** A wider access reads the byte of its first lane, as on an 8-bit bus. */
@@ -186,7 +218,7 @@ export class Uart16550 implements MmioDevice {
 
   /** Fills the FIFO from the host's input; the host keeps what does not fit, so nothing overruns. */
   #receive(): void {
-    if ((this.#mcr & MCR_LOOP) === 0) {
+    if ((this.#mcr & MCR_LOOP) === 0 && !this.#held) {
       while (this.#fifoLength < this.#capacity() && this.#console.inputLength > 0) this.#push(this.#console.takeInputByte());
     }
     this.#drive();

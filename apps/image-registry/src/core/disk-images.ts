@@ -104,6 +104,8 @@ export class DiskImages {
     let file: File | undefined;
     let first: ImportImageRequest | undefined;
     let bytes = 0;
+    /** Chunks with data, ascending as data comes in order. */
+    const occupied = new Set<number>();
     let queuedBytes = 0;
     let ended = false;
     const end = async (error?: unknown): Promise<void> => {
@@ -123,13 +125,18 @@ export class DiskImages {
       }
       file ??= await this.#storage.files.open(scratch, "create");
       if (message.data.length > MAX_MESSAGE_BYTES) throw new ContractError("invalid", `${message.data.length} bytes in one message: at most ${MAX_MESSAGE_BYTES}`);
-      if (!isZero(message.data)) await file.write(bytes, message.data);
-      bytes += message.data.length;
+      if (message.zeros !== 0n && first.format !== "raw") throw new ContractError("invalid", `zeros in a ${first.format} file: only raw ones have them`);
+      if (message.data.length > 0 && !isZero(message.data)) {
+        await file.write(bytes, message.data);
+        const last = Math.floor((bytes + message.data.length - 1) / DISK_CHUNK_BYTES);
+        for (let chunk = Math.floor(bytes / DISK_CHUNK_BYTES); chunk <= last; chunk++) occupied.add(chunk);
+      }
+      bytes += message.data.length + Number(message.zeros);
       this.#blobs.checkSize(bytes);
       if (!message.finish) return;
       if (first.size !== 0n && first.size !== BigInt(bytes)) throw new ContractError("invalid", `the file ended after ${bytes} bytes; its first message announced ${first.size}`);
       await file.truncate(bytes);
-      channel.send({ image: await this.#fromFile(file, first.format as DiskFormat) });
+      channel.send({ image: await this.#fromFile(file, first.format as DiskFormat, occupied) });
       await end();
     };
     let tail: Promise<void> = Promise.resolve();
@@ -142,12 +149,12 @@ export class DiskImages {
     channel.onClose(() => (tail = tail.then(() => end())));
   }
 
-  async #fromFile(file: File, format: DiskFormat): Promise<DiskImage> {
+  async #fromFile(file: File, format: DiskFormat, occupied: ReadonlySet<number>): Promise<DiskImage> {
     if (file.bytes === 0) throw new ContractError("invalid", "importImage: the file is empty");
     if (format === "raw") {
       // A file need not end with a whole sector; a disk does.
       const bytes = Math.ceil(file.bytes / SECTOR_BYTES) * SECTOR_BYTES;
-      return this.#pack({ bytes, read: (position, target) => file.read(position, target) });
+      return this.#pack({ bytes, read: (position, target) => file.read(position, target) }, { chunks: occupied });
     }
     const disk = await Qcow2Disk.open(file, this.#codecs);
     const chunks: number[] = [];

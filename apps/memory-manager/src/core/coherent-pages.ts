@@ -90,6 +90,11 @@ export class CoherentPages {
     return holder;
   }
 
+  /** Somebody has the page for writing: what is in it only the holder knows. */
+  held(page: number): boolean {
+    return this.#directory.writer(page) !== undefined;
+  }
+
   acquire(holder: Holder, { id, firstPage, pageCount, access }: LeaseAcquire): void {
     const page = this.#index(holder, firstPage, 1);
     if (page === undefined) {

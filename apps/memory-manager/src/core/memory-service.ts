@@ -7,6 +7,7 @@ import { serveDma } from "./dma-stream.ts";
 import { serveLease, type LeaseHost } from "./lease-stream.ts";
 import { populate } from "./populate.ts";
 import type { MakeBacking } from "./ram.ts";
+import { restoreSpace, snapshotSpace } from "./snapshot.ts";
 import { parseSpec, sameSpec, Space } from "./space.ts";
 
 /** Bytes in one ReadMemory or WriteMemory. */
@@ -75,6 +76,11 @@ export class MemoryService implements LeaseHost, SharedMemorySource {
     setGrants: ({ machine, device, grants }) => {
       const space = this.space("setGrants", machine);
       space.grants.set(device, grants, (base, bytes) => space.contains(base, bytes));
+      return {};
+    },
+    snapshotSpace: ({ machine }) => snapshotSpace(this.space("snapshotSpace", machine), this.#images),
+    restoreSpace: async ({ machine, digest }) => {
+      await restoreSpace(this.space("restoreSpace", machine), digest, this.#images);
       return {};
     },
     readSpaceStats: ({ machine }) => this.space("readSpaceStats", machine).stats(),

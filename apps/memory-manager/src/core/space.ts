@@ -6,7 +6,7 @@ import {
   type LeaseResponse,
   type ReadSpaceStatsResponse,
 } from "@polyvisor/contracts/memory";
-import { pageAligned } from "@polyvisor/guest-memory";
+import { PAGE_BYTES, pageAligned } from "@polyvisor/guest-memory";
 import { CoherentPages, type AccessSegment, type CoherentLimits } from "./coherent-pages.ts";
 import { DeviceGrants } from "./grants.ts";
 import type { Deadline, Holder } from "./holder.ts";
@@ -131,6 +131,15 @@ export class Space {
     return this.coherent().open(name, channel);
   }
 
+  /** False: all of it reads as zero. Spares looking at (and asking for) what nobody has ever written. */
+  mayHoldData(offset: number, byteLength: number): boolean {
+    if (this.ram.sharedOut) return true;
+    const last = Math.floor((offset + byteLength - 1) / PAGE_BYTES);
+    for (let page = Math.floor(offset / PAGE_BYTES); page <= last; page++) {
+      if (this.ram.touched.has(page) || this.#coherent?.held(page)) return true;
+    }
+    return false;
+  }
   /** Reads and writes wherever the pages are; see CoherentPages.access for the order. All segments are inside RAM. */
   access(segments: readonly AccessSegment[], done: (ok: boolean) => void): void {
     if (this.failed) return done(false);

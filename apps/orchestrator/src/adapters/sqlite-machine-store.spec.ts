@@ -22,6 +22,10 @@ const record: MachineRecord = {
   createdUnixMs: 1,
   startedUnixMs: 2,
   disk: { id: "web/disk0", baseDigest: "sha256:x", baseMediaType: "application/x", bytes: 1n << 40n },
+  saved: {
+    harts: { mediaType: "", digest: "sha256:h", bytes: 1 }, board: { mediaType: "", digest: "sha256:b", bytes: 2 },
+    memory: [{ mediaType: "m", digest: "sha256:m", bytes: 3 }], savedUnixMs: 4,
+  },
 };
 
 describe("SqliteMachineStore", () => {

@@ -4,6 +4,7 @@ import { DatabaseSync } from "node:sqlite";
 import { ContractError } from "@polyvisor/contracts";
 import { MachineSpec, type MachineState } from "@polyvisor/contracts/orchestrator";
 import type { MachineDisk, MachineRecord, MachineStore, SnapshotRecord } from "../core/machine-store.ts";
+import type { SavedState } from "../core/saved-machine.ts";
 
 /** Each entry brings the schema from the version of its index to the next; entries are never changed, only added. */
 const MIGRATIONS = [
@@ -27,6 +28,8 @@ const MIGRATIONS = [
      disk text,           -- MachineDisk as JSON, bytes as a string; null: none
      primary key (machine, name)
    ) strict`,
+  // SavedState as JSON; null: none
+  "alter table machines add column saved text; alter table snapshots add column saved text",
 ];
 
 /**
@@ -82,12 +85,13 @@ export class SqliteMachineStore implements MachineStore {
         row.disk_id === null
           ? undefined
           : { id: row.disk_id, baseDigest: row.disk_base ?? "", baseMediaType: row.disk_base_type ?? "", bytes: BigInt(row.disk_bytes ?? "0") },
+      saved: parseSaved(row.saved),
     }));
   }
 
   save(record: MachineRecord): void {
     this.#database
-      .prepare("insert or replace into machines values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+      .prepare("insert or replace into machines values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
       .run(
         record.name,
         JSON.stringify(MachineSpec.toJSON(record.requested)),
@@ -101,6 +105,7 @@ export class SqliteMachineStore implements MachineStore {
         record.disk?.baseDigest ?? null,
         record.disk?.bytes.toString() ?? null,
         record.disk?.baseMediaType ?? null,
+        record.saved ? JSON.stringify(record.saved) : null,
       );
   }
 
@@ -120,15 +125,16 @@ export class SqliteMachineStore implements MachineStore {
         whileRunning: row.while_running === 1,
         spec: MachineSpec.fromJSON(JSON.parse(row.spec)),
         disk: disk && { ...disk, bytes: BigInt(disk.bytes) },
+        saved: parseSaved(row.saved),
       };
     });
   }
 
-  saveSnapshot({ machine, name, createdUnixMs, note, whileRunning, spec, disk }: SnapshotRecord): void {
+  saveSnapshot({ machine, name, createdUnixMs, note, whileRunning, spec, disk, saved }: SnapshotRecord): void {
     const diskJson = disk ? JSON.stringify({ ...disk, bytes: disk.bytes.toString() }) : null;
     this.#database
-      .prepare("insert or replace into snapshots values (?, ?, ?, ?, ?, ?, ?)")
-      .run(machine, name, createdUnixMs, note, whileRunning ? 1 : 0, JSON.stringify(MachineSpec.toJSON(spec)), diskJson);
+      .prepare("insert or replace into snapshots values (?, ?, ?, ?, ?, ?, ?, ?)")
+      .run(machine, name, createdUnixMs, note, whileRunning ? 1 : 0, JSON.stringify(MachineSpec.toJSON(spec)), diskJson, saved ? JSON.stringify(saved) : null);
   }
 
   removeSnapshot(machine: string, name: string): void {
@@ -138,6 +144,10 @@ export class SqliteMachineStore implements MachineStore {
   close(): void {
     if (this.#database.isOpen) this.#database.close();
   }
+}
+
+function parseSaved(text: string | null): SavedState | undefined {
+  return text === null ? undefined : (JSON.parse(text) as SavedState);
 }
 
 interface Row {
@@ -153,6 +163,7 @@ interface Row {
   disk_base: string | null;
   disk_bytes: string | null;
   disk_base_type: string | null;
+  saved: string | null;
 }
 
 interface SnapshotRow {
@@ -163,4 +174,5 @@ interface SnapshotRow {
   while_running: number;
   spec: string;
   disk: string | null;
+  saved: string | null;
 }

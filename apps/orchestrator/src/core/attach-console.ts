@@ -67,7 +67,7 @@ class Attachment {
     if (this.#client.closed || this.#board) return;
     const { state } = this.#machine.record;
     if (this.#machine.boardUp) return this.#open();
-    if (state === MachineState.HALTED || state === MachineState.ABORTED || state === MachineState.DESTROYED) {
+    if (state === MachineState.HALTED || state === MachineState.SAVED || state === MachineState.ABORTED || state === MachineState.DESTROYED) {
       this.#client.send({ data: EMPTY, state: stateName(state) });
       this.#client.close();
     }

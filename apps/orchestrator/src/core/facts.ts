@@ -6,6 +6,7 @@ export type MachineFact =
   | "machine-created"
   | "machine-started"
   | "machine-running"
+  | "machine-saved"
   | "machine-halted"
   | "machine-aborted"
   | "machine-destroyed";

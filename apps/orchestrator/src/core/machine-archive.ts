@@ -2,14 +2,16 @@ import { ContractError } from "@polyvisor/contracts";
 import { Box, BoxConfig, Descriptor, Disk, type ImagePort } from "@polyvisor/contracts/image";
 import { MachineSpec } from "@polyvisor/contracts/orchestrator";
 import {
-  MACHINE_CONFIG_TYPE, MACHINE_FILES, MANIFEST_LIMIT_BYTES, readMachineDescription, readMachineManifest, writeMachineDescription, writeMachineManifest,
-  type BoxDefaults, type MachineFile, type OciDescriptor,
+  checkMemoryIndex, MACHINE_CONFIG_TYPE, MACHINE_FILES, MAX_INDEX_BYTES, MANIFEST_LIMIT_BYTES, readMachineDescription, readMachineManifest, writeMachineDescription, writeMachineManifest,
+  type BoxDefaults, type MachineFile, type MachineStateParts, type OciDescriptor,
 } from "@polyvisor/image-spec";
 import { readBlobBytes, writeBlobBytes } from "./blob-bytes.ts";
 import { diskId, type BlobFile } from "./boot-plan.ts";
 import { checkSpec } from "./machine-spec.ts";
 import type { MachineDisk } from "./machine-store.ts";
+import { planNics } from "./nics.ts";
 import type { OrchestratorPeers } from "./peers.ts";
+import { MAX_STATE_BYTES, type SavedBlob, type SavedState } from "./saved-machine.ts";
 import { resolveFiles } from "./start-machine.ts";
 
 /** Packing a disk reads all of it. */
@@ -21,10 +23,14 @@ export interface MachineContent {
   readonly spec: MachineSpec;
   readonly disk: MachineDisk | undefined;
   readonly createdUnixMs: number;
+  /** Memory, harts and devices of the same moment; undefined: the machine is not suspended. */
+  readonly saved: SavedState | undefined;
 }
 
 /** Puts a machine's description, files and disk under one manifest in the image-registry. */
-export async function exportMachine(peers: OrchestratorPeers, { spec, disk, createdUnixMs }: MachineContent): Promise<{ digest: string; bytes: bigint }> {
+export async function exportMachine(peers: OrchestratorPeers, network: string, { spec: asked, disk, createdUnixMs, saved }: MachineContent): Promise<{ digest: string; bytes: bigint }> {
+  // The guest knows its interfaces by their addresses, which else come from the machine's name.
+  const spec = saved ? { ...asked, nics: planNics(asked, network).map((nic) => ({ ...nic.spec, mac: nic.mac })) } : asked;
   const { box, kernel, initrd, firmware } = await resolveFiles(peers, spec);
   const image = disk ? (await peers.images.commitDisk({ id: disk.id, rebase: false, flatten: false }, { timeoutMs: PACK_TIMEOUT_MS })).image : undefined;
   const defaults: BoxDefaults = {
@@ -40,15 +46,17 @@ export async function exportMachine(peers: OrchestratorPeers, { spec, disk, crea
   const files = Object.fromEntries(Object.entries({ kernel: file(kernel), initrd: file(initrd), firmware: file(firmware) }).filter(([, found]) => found !== undefined)) as Partial<Record<MachineFile, OciDescriptor>>;
   const config = { mediaType: MACHINE_CONFIG_TYPE, digest: await writeBlobBytes(peers.images, description), size: description.length };
   const diskParts = (image?.parts ?? []).map(({ mediaType, digest, size }) => ({ mediaType, digest, size: Number(size) }));
-  const manifest = writeMachineManifest({ config, files, diskParts });
-  const sizes = [manifest.length, config.size, ...Object.values(files).map(({ size }) => size), ...diskParts.map(({ size }) => size)];
+  const state = saved && statePartsOf(saved);
+  const manifest = writeMachineManifest({ config, files, diskParts, state });
+  const stateSizes = state ? [state.harts, state.board, ...state.memory].map(({ size }) => size) : [];
+  const sizes = [...stateSizes, manifest.length, config.size, ...Object.values(files).map(({ size }) => size), ...diskParts.map(({ size }) => size)];
   return { digest: await writeBlobBytes(peers.images, manifest), bytes: BigInt(sizes.reduce((sum, size) => sum + size, 0)) };
 }
 
 export const importedBox = (machine: string): string => `machines/${machine}`;
 
 /** What a manifest describes, as a machine of `name`; its files become a box of its own, its disk is made. */
-export async function importMachine(images: ImagePort, digest: string, wantedName: string, checkFree: (name: string) => void): Promise<{ spec: MachineSpec; disk: MachineDisk | undefined }> {
+export async function importMachine(images: ImagePort, digest: string, wantedName: string, checkFree: (name: string) => void): Promise<{ spec: MachineSpec; disk: MachineDisk | undefined; saved: SavedState | undefined }> {
   const image = readMachineManifest(await readBlobBytes(images, digest, MANIFEST_LIMIT_BYTES));
   const description = readMachineDescription(await readBlobBytes(images, image.config.digest, CONFIG_LIMIT_BYTES));
   const name = wantedName || description.name;
@@ -62,6 +70,7 @@ export async function importMachine(images: ImagePort, digest: string, wantedNam
   // Checked before anything is made of it.
   const spec = checkSpec({ ...withoutFiles(asked), name, box: importedBox(name), harts: defaults.harts, memoryBytes: BigInt(defaults.memoryBytes) });
   checkFree(name);
+  const saved = image.state && (await savedStateOf(images, image.state, defaults.memoryBytes, description.createdUnixMs));
   const top = image.diskParts.at(-1);
   const descriptor = (file: OciDescriptor | undefined, mediaType = ""): Descriptor | undefined => file && Descriptor.fromPartial({ digest: file.digest, size: BigInt(file.size), mediaType });
   const box = Box.fromPartial({
@@ -73,7 +82,7 @@ export async function importMachine(images: ImagePort, digest: string, wantedNam
   });
   const put = await images.putBox({ box });
   const pinned = { ...spec, box: `${box.name}:${box.tag}@${put.digest}` };
-  if (!top) return { spec: pinned, disk: undefined };
+  if (!top) return { spec: pinned, disk: undefined, saved };
   const disk = { id: diskId(name), baseDigest: top.digest, baseMediaType: top.mediaType, bytes: BigInt(defaults.diskBytes) };
   try {
     await images.createDisk({ disk: Disk.fromPartial(disk) });
@@ -81,7 +90,26 @@ export async function importMachine(images: ImagePort, digest: string, wantedNam
     await removeImportedBox(images, pinned);
     throw error;
   }
-  return { spec: pinned, disk };
+  return { spec: pinned, disk, saved };
+}
+
+function statePartsOf({ harts, board, memory }: SavedState): MachineStateParts {
+  const part = ({ mediaType, digest, bytes }: SavedBlob): OciDescriptor => ({ mediaType, digest, size: bytes });
+  const [chunks, index] = memory;
+  if (!chunks || !index || memory.length !== 2) throw new ContractError("internal", `export machine: its memory has ${memory.length} parts; one image of two was expected`);
+  return { harts: part(harts), board: part(board), memory: [part(chunks), part(index)] };
+}
+
+/** What the services will be given is theirs to judge; that it is here, and of a machine of this size, is checked before there is a machine. */
+async function savedStateOf(images: ImagePort, { harts, board, memory: [chunks, index] }: MachineStateParts, ramBytes: number, savedUnixMs: number): Promise<SavedState> {
+  for (const { digest, size, mediaType } of [harts, board, chunks, index]) {
+    const { bytes } = await images.statBlob({ digest });
+    if (Number(bytes) !== size) throw new ContractError("invalid", `import machine: ${mediaType} has ${bytes} bytes; its manifest says ${size}`);
+  }
+  for (const part of [harts, board]) await readBlobBytes(images, part.digest, MAX_STATE_BYTES);
+  checkMemoryIndex(await readBlobBytes(images, index.digest, MAX_INDEX_BYTES), { chunks, ramBytes });
+  const blob = ({ mediaType, digest, size }: OciDescriptor): SavedBlob => ({ mediaType, digest, bytes: size });
+  return { harts: blob(harts), board: blob(board), memory: [blob(chunks), blob(index)], savedUnixMs };
 }
 
 /** Of a machine that was imported: the box that was made for it. */

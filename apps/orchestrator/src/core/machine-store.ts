@@ -1,4 +1,5 @@
 import type { MachineSpec, MachineState } from "@polyvisor/contracts/orchestrator";
+import type { SavedState } from "./saved-machine.ts";
 
 /** The disk that a machine was given at its first start; it outlives halts and box updates. */
 export interface MachineDisk {
@@ -22,6 +23,8 @@ export interface MachineRecord {
   createdUnixMs: number;
   startedUnixMs: number;
   disk: MachineDisk | undefined;
+  /** Where the guest goes on: set before it is taken out of the services, gone before it runs again. */
+  saved: SavedState | undefined;
 }
 
 /** A machine's settings and disk content of one moment. */
@@ -34,6 +37,8 @@ export interface SnapshotRecord {
   readonly spec: MachineSpec;
   /** A disk of the image-registry that nobody opens; undefined: the machine has none. */
   readonly disk: MachineDisk | undefined;
+  /** Of the same moment as the disk; undefined: none was kept. */
+  readonly saved: SavedState | undefined;
 }
 
 /** Durable state: a call returns when the change would survive a crash of the process. */

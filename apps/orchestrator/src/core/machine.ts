@@ -9,6 +9,7 @@ import { type GuestEnd, LiveMachine } from "./live-machine.ts";
 import type { MachineRecord, MachineStore } from "./machine-store.ts";
 import { servicesServing } from "./list-services.ts";
 import type { OrchestratorPeers } from "./peers.ts";
+import { bytesOf, letGoOn, pinState, savedOwner, saveState, standStill, type SavedState } from "./saved-machine.ts";
 import { type Stage, startMachine } from "./start-machine.ts";
 import { teardown } from "./teardown.ts";
 import { readMachineStats } from "./stats.ts";
@@ -29,7 +30,7 @@ export interface MachineEnvironment {
   removed(machine: Machine): void;
 }
 
-type OperationKind = "start" | "halt" | "destroy" | "restart" | "stop" | "abort" | "recover" | "snapshot" | "change";
+type OperationKind = "start" | "save" | "halt" | "destroy" | "restart" | "stop" | "abort" | "recover" | "snapshot" | "change";
 interface Operation {
   readonly kind: OperationKind;
   readonly abort: AbortController;
@@ -38,6 +39,7 @@ interface Operation {
 
 const DOING: Record<OperationKind, string> = {
   start: "being started",
+  save: "being suspended",
   halt: "being halted",
   destroy: "being destroyed",
   restart: "rebooting",
@@ -61,6 +63,7 @@ const DISK_CLOSE_ATTEMPTS = 100;
  *
  *     CREATED ─start→ STARTING ─→ RUNNING ─halt→ HALTING ─→ HALTED ─start→ …
  *                        └──── failure ──→ ABORTED ←── failure of a service
+ *     RUNNING ─save→ SAVING ─→ SAVED ─start→ STARTING ─→ RUNNING
  */
 export class Machine {
   readonly name: string;
@@ -142,9 +145,33 @@ export class Machine {
     if (!this.#operation && this.#record.state !== MachineState.RUNNING) {
       // Halting what does not run is done; a halted machine keeps saying why it stopped.
       if (this.#record.state === MachineState.ABORTED) await this.#operate("halt", () => this.#release(MachineState.HALTED, "halted"));
+      if (this.#record.state === MachineState.SAVED) {
+        await this.#operate("halt", async () => {
+          await this.#dropSaved();
+          await this.#release(MachineState.HALTED, "its suspended state was thrown away");
+        });
+      }
       return;
     }
     await this.#operate("halt", (signal) => this.#halt(force, timeoutMs || HALT_TIMEOUT_MS, signal));
+  }
+
+  /** Suspends: the guest's state is kept, and taken out of the services. Of a suspended machine done at once. */
+  async save(): Promise<bigint> {
+    await this.#settled();
+    if (this.#record.state !== MachineState.SAVED || this.#operation) {
+      if (!this.#operation && this.#record.state !== MachineState.RUNNING) {
+        throw new ContractError("precondition", `suspend: machine ${this.name} is ${stateName(this.#record.state)}; only a running one has a state to keep`);
+      }
+      await this.#operate("save", () => this.#suspend());
+    }
+    return this.view().savedBytes;
+  }
+
+  /** Within {@link hold}: the state of a running guest, and what `also` answers of the same moment. The guest goes on. */
+  async copyState<T>(also: () => Promise<T>): Promise<{ saved: SavedState; also: T }> {
+    const { peers, context } = this.#environment;
+    return standStill(peers, this.name, () => true, async (harts) => ({ saved: await saveState(peers, this.name, harts, context.clock.now()), also: await also() }));
   }
 
   async destroy(): Promise<void> {
@@ -173,11 +200,14 @@ export class Machine {
    * Runs what needs the machine to stay as it is meanwhile, and saves its record afterwards. `running`: the guest runs on,
    * which only `mayRun` allows; else "precondition". Never joins another one.
    */
-  async hold<T>(kind: "snapshot" | "change", { mayRun }: { mayRun: boolean }, run: (record: MachineRecord, running: boolean) => Promise<T>): Promise<T> {
+  async hold<T>(kind: "snapshot" | "change", { mayRun, maySaved = false }: { mayRun: boolean; maySaved?: boolean }, run: (record: MachineRecord, running: boolean) => Promise<T>): Promise<T> {
     await this.#settled();
     if (this.#operation) throw this.#busy(this.#operation.kind);
     const running = this.#record.state === MachineState.RUNNING;
     if (running && !mayRun) throw new ContractError("precondition", `machine ${this.name} is running; halt it first: hv halt ${this.name}`);
+    if (this.#record.state === MachineState.SAVED && !maySaved) {
+      throw new ContractError("precondition", `machine ${this.name} is suspended, and its guest relies on things as they are; let it go on (hv resume ${this.name}), or give its state up: hv halt ${this.name}`);
+    }
     let answer!: T;
     await this.#operate(kind, async () => {
       answer = await run(this.#record, running);
@@ -235,7 +265,8 @@ export class Machine {
   async #start(signal: AbortSignal): Promise<void> {
     const { peers, context, network, agentTimeoutMs } = this.#environment;
     // Leftovers of an aborted run, and of services that came back: a start begins from nothing.
-    if (this.#record.state === MachineState.ABORTED) await this.#teardown();
+    const resuming = this.#record.saved !== undefined;
+    if (this.#record.state === MachineState.ABORTED || resuming) await this.#teardown();
     this.#set(MachineState.STARTING, "", "machine-started");
     const begun = context.clock.monotonic();
     const report = (stage: Stage, detail: string, done = false): void => {
@@ -250,6 +281,7 @@ export class Machine {
       this.#live = await startMachine({
         spec: this.#record.spec,
         disk: this.#record.disk,
+        saved: this.#record.saved,
         peers,
         clock: context.clock,
         network,
@@ -265,20 +297,58 @@ export class Machine {
           this.#boardUp = true;
           this.#changed();
         },
+        leavesSaved: () => {
+          this.#record.saved = undefined;
+          this.#save();
+        },
       });
     } catch (error) {
       const failure = asContractError(error);
       await this.#teardown();
+      if (this.#record.saved) {
+        this.#set(MachineState.SAVED, failure.message, "machine-saved");
+        throw failure;
+      }
       if (newDisk) await this.#deleteDisk().catch(() => {});
       this.#set(MachineState.ABORTED, failure.message, "machine-aborted");
       throw failure;
     }
+    if (resuming) await pinState(peers.images, savedOwner(this.name), undefined).catch(() => {});
     this.#record.startedUnixMs = context.clock.now();
     this.#record.exitCode = 0;
     this.#set(MachineState.RUNNING, "", "machine-running");
     this.#live.agent?.onReady(() => this.#changed());
     void this.#live.whenEnded.then(() => this.#followGuest());
     report("ready", this.#live.agent?.ready ? "the guest agent said hello" : "running", true);
+  }
+
+  /** Whatever fails, or kills us, before the machine is SAVED: its guest goes on, or is gone as in a power cut; after that its state is kept. */
+  async #suspend(): Promise<void> {
+    const { peers, context } = this.#environment;
+    this.#set(MachineState.SAVING, "");
+    try {
+      await standStill(peers, this.name, (done) => !done, async (harts) => {
+        const saved = await saveState(peers, this.name, harts, context.clock.now());
+        await pinState(peers.images, savedOwner(this.name), saved);
+        this.#record.saved = saved;
+        this.#record.exitCode = 0;
+        this.#set(MachineState.SAVED, "suspended", "machine-saved");
+      });
+    } catch (error) {
+      const { condition, message } = asContractError(error);
+      this.#set(MachineState.RUNNING, `it could not be suspended: ${message}`);
+      throw new ContractError(condition, `suspend ${this.name}: ${message}; it runs on`, { cause: error });
+    }
+    this.#live?.close();
+    this.#live = undefined;
+    await this.#teardown();
+  }
+
+  async #dropSaved(): Promise<void> {
+    this.#record.saved = undefined;
+    this.#record.state = MachineState.HALTED;
+    this.#save();
+    await pinState(this.#environment.peers.images, savedOwner(this.name), undefined).catch(() => {});
   }
 
   async #halt(force: boolean, timeoutMs: number, signal: AbortSignal): Promise<void> {
@@ -342,8 +412,13 @@ export class Machine {
 
   async #recover(signal: AbortSignal): Promise<void> {
     const was = this.#record.state;
+    if (this.#record.saved) {
+      await this.#teardown();
+      if (was !== MachineState.SAVED) this.#set(MachineState.SAVED, `the orchestrator restarted while the machine was ${stateName(was)}`, "machine-saved");
+      return;
+    }
     // Whoever waited for an ephemeral machine has lost its stream: nobody wants it any more.
-    if (was === MachineState.RUNNING && !this.#record.spec.ephemeral && (await this.#adopt(signal))) return;
+    if ((was === MachineState.RUNNING || was === MachineState.SAVING) && !this.#record.spec.ephemeral && (await this.#adopt(signal))) return;
     await this.#release(MachineState.ABORTED, `the orchestrator restarted while the machine was ${stateName(was)}`);
     if (this.#record.spec.ephemeral) await this.#destroy();
   }
@@ -353,6 +428,7 @@ export class Machine {
     const { peers, context } = this.#environment;
     if (!(await this.#stillRuns(signal))) return false;
     try {
+      await letGoOn(peers, this.name); // it stood still when its state was being copied
       const { windows } = await peers.devices.describeBoard({ machine: this.name });
       this.#live = new LiveMachine({
         name: this.name,
@@ -367,6 +443,7 @@ export class Machine {
       return false;
     }
     this.#boardUp = true;
+    if (this.#record.state !== MachineState.RUNNING) this.#set(MachineState.RUNNING, "");
     this.#live.agent?.onReady(() => this.#changed());
     void this.#live.whenEnded.then(() => this.#followGuest());
     context.log.info({ machine: this.name }, "running machine adopted again");
@@ -383,7 +460,7 @@ export class Machine {
         firstState(() => peers.devices.watchBoard({ machine: this.name })),
         firstState(() => peers.cpu.watchHarts({ machine: this.name })),
       ]);
-      if (answers[0] === "on" && answers[1] === "running") return true;
+      if (answers[0] === "on" && (answers[1] === "running" || answers[1] === "paused")) return true;
       if (!answers.includes("unavailable") || signal.aborted || context.clock.monotonic() > deadline) return false;
       await delay(context.clock, 250, signal);
     }
@@ -457,6 +534,7 @@ export function viewOf(record: Readonly<MachineRecord>, topology: string, agentR
     createdUnixMs: BigInt(createdUnixMs),
     startedUnixMs: BigInt(startedUnixMs),
     agentReady,
+    savedBytes: record.saved ? BigInt(bytesOf(record.saved)) : 0n,
   };
 }
 

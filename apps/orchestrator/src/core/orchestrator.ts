@@ -12,6 +12,7 @@ import type { MachineDisk, MachineRecord, MachineStore } from "./machine-store.t
 import { changeDisk } from "./change-disk.ts";
 import { exportMachine, importMachine, removeImportedBox } from "./machine-archive.ts";
 import { pinFiles, unpinFiles } from "./pinned-files.ts";
+import { pinState, savedOwner, type SavedState } from "./saved-machine.ts";
 import { snapshotView, Snapshots } from "./snapshots.ts";
 import { checkName, checkSpec, completeSpec } from "./machine-spec.ts";
 import type { OrchestratorPeers } from "./peers.ts";
@@ -59,7 +60,7 @@ export class Orchestrator {
 
   /** Loads the machines of the last run and looks for those that ran. Answers at once; commands wait for their machine. */
   recover(): void {
-    const unsettled: MachineState[] = [MachineState.STARTING, MachineState.RUNNING, MachineState.HALTING];
+    const unsettled: MachineState[] = [MachineState.STARTING, MachineState.RUNNING, MachineState.HALTING, MachineState.SAVING, MachineState.SAVED];
     for (const record of this.#store.list()) {
       const machine = new Machine(record, this.#environment);
       this.#machines.set(record.name, machine);
@@ -101,6 +102,11 @@ export class Orchestrator {
         await machine.halt(force, timeoutMs);
         return { machine: machine.view() };
       },
+      saveMachine: async ({ name }) => {
+        const machine = find(name);
+        const savedBytes = await machine.save();
+        return { machine: machine.view(), savedBytes };
+      },
       destroyMachine: async ({ name }) => {
         await find(name).destroy();
         return {};
@@ -126,7 +132,7 @@ export class Orchestrator {
         const { spec, disk } = await this.#snapshots.cloneFor(find(name), newName);
         return { machine: (await this.#adopt(spec, disk)).view() };
       },
-      saveSnapshot: async ({ name, snapshot, note }) => ({ snapshot: snapshotView(await this.#snapshots.save(find(name), snapshot, note)) }),
+      saveSnapshot: async ({ name, ...asked }) => ({ snapshot: snapshotView(await this.#snapshots.save(find(name), asked)) }),
       restoreSnapshot: async ({ name, snapshot }) => {
         const machine = find(name);
         await this.#snapshots.restore(machine, snapshot);
@@ -137,11 +143,11 @@ export class Orchestrator {
         await this.#snapshots.delete(find(name).name, snapshot);
         return {};
       },
-      exportMachine: async ({ name, snapshot }) => this.#snapshots.content(find(name), snapshot, (content) => exportMachine(this.#peers, content)),
+      exportMachine: async ({ name, snapshot }) => this.#snapshots.content(find(name), snapshot, (content) => exportMachine(this.#peers, this.#settings.network, content)),
       importMachine: async ({ digest, name }) => {
         if (name) this.#checkFree(name);
-        const { spec, disk } = await importMachine(this.#peers.images, digest, name, (wanted) => this.#checkFree(wanted));
-        return { machine: (await this.#adopt(spec, disk)).view() };
+        const { spec, disk, saved } = await importMachine(this.#peers.images, digest, name, (wanted) => this.#checkFree(wanted));
+        return { machine: (await this.#adopt(spec, disk, saved)).view() };
       },
       resizeMachineDisk: async ({ name, bytes, mayShrink }) => {
         await changeDisk(this.#peers, find(name), { kind: "resize", bytes, mayShrink });
@@ -190,6 +196,7 @@ export class Orchestrator {
       createdUnixMs: this.#context.clock.now(),
       startedUnixMs: 0,
       disk: undefined,
+      saved: undefined,
     };
     this.#store.save(record);
     const machine = new Machine(record, this.#environment);
@@ -203,15 +210,16 @@ export class Orchestrator {
     if (this.#machines.has(name)) throw new ContractError("already-exists", `there is a machine ${name} already; choose another name, or: hv destroy ${name}`);
   }
 
-  /** A machine that comes into being halted, with a disk that was made for it. */
-  async #adopt(spec: MachineSpec, disk: MachineDisk | undefined): Promise<Machine> {
+  /** A machine that comes into being halted, or suspended, with a disk that was made for it. */
+  async #adopt(spec: MachineSpec, disk: MachineDisk | undefined, saved?: SavedState): Promise<Machine> {
     try {
       this.#checkFree(spec.name); // another client may have been faster
       const complete = await completeSpec(spec, this.#peers.images);
       const { clock } = this.#context;
       const record: MachineRecord = {
-        name: spec.name, requested: spec, spec: complete, state: MachineState.HALTED, reason: "", exitCode: 0, createdUnixMs: clock.now(), startedUnixMs: 0, disk,
+        name: spec.name, requested: spec, spec: complete, state: saved ? MachineState.SAVED : MachineState.HALTED, reason: "", exitCode: 0, createdUnixMs: clock.now(), startedUnixMs: 0, disk, saved,
       };
+      if (saved) await pinState(this.#peers.images, savedOwner(spec.name), saved);
       await pinFiles(this.#peers.images, complete);
       this.#store.save(record);
       const machine = new Machine(record, this.#environment);
@@ -228,6 +236,7 @@ export class Orchestrator {
   async #forget({ name, record }: Machine): Promise<void> {
     for (const snapshot of this.#snapshots.list(name)) await this.#snapshots.delete(name, snapshot.name);
     await removeImportedBox(this.#peers.images, record.spec);
+    await pinState(this.#peers.images, savedOwner(name), undefined);
     await unpinFiles(this.#peers.images, name);
   }
 

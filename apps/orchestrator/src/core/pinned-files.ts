@@ -16,14 +16,18 @@ export async function pinFiles(images: ImagePort, spec: MachineSpec): Promise<vo
     // The bytes that it starts from, where the manifest names them packed.
     for (const file of [box.kernel, box.initrd, box.firmware]) if (file) digests.add(file.digest);
   }
-  await images.setPins({ owner: ownerOf(spec.name), digests: [...digests] }).catch(ignoreUnimplemented);
+  await setPins(images, ownerOf(spec.name), [...digests]);
 }
 
 export async function unpinFiles(images: ImagePort, machine: string): Promise<void> {
-  await images.setPins({ owner: ownerOf(machine), digests: [] }).catch(ignoreUnimplemented);
+  await setPins(images, ownerOf(machine), []);
 }
 
-/** A registry that collects no garbage needs no pins. */
+/** Replaces what an owner needs; a registry that collects no garbage needs no pins. */
+export async function setPins(images: ImagePort, owner: string, digests: string[]): Promise<void> {
+  await images.setPins({ owner, digests }).catch(ignoreUnimplemented);
+}
+
 function ignoreUnimplemented(error: unknown): void {
   if (asContractError(error).condition !== "unimplemented") throw error;
 }

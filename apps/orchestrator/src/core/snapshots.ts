@@ -1,12 +1,13 @@
 import { asContractError, ContractError } from "@polyvisor/contracts";
 import type { Disk } from "@polyvisor/contracts/image";
-import type { Snapshot } from "@polyvisor/contracts/orchestrator";
+import { MachineState, type Snapshot } from "@polyvisor/contracts/orchestrator";
 import type { Clock } from "@polyvisor/service-kit";
 import { diskId } from "./boot-plan.ts";
 import type { MachineContent } from "./machine-archive.ts";
 import type { Machine } from "./machine.ts";
 import type { MachineDisk, MachineStore, SnapshotRecord } from "./machine-store.ts";
 import type { OrchestratorPeers } from "./peers.ts";
+import { pinState, savedOwner } from "./saved-machine.ts";
 import { within } from "./time.ts";
 
 const NAME = /^[a-z0-9][a-z0-9-]{0,30}$/;
@@ -35,17 +36,25 @@ export class Snapshots {
     throw new ContractError("not-found", `machine ${machine} has no snapshot "${name.slice(0, 80)}"; ${names.length > 0 ? `it has: ${names.join(", ")}` : `hv snapshot save ${machine} makes one`}`);
   }
 
-  save(machine: Machine, wantedName: string, note: string): Promise<SnapshotRecord> {
+  save(machine: Machine, { snapshot: wantedName, note, memory }: { snapshot: string; note: string; memory: boolean }): Promise<SnapshotRecord> {
     const createdUnixMs = this.#clock.now();
     const name = wantedName || new Date(createdUnixMs).toISOString().slice(0, 19).replaceAll(/[-:]/g, "").replace("T", "-");
     if (!NAME.test(name)) throw new ContractError("invalid", `snapshot name "${name.slice(0, 80)}"; expected 1 to 31 of a-z, 0-9 and "-", not beginning with "-"`);
-    return machine.hold("snapshot", { mayRun: true }, async (record, running) => {
+    return machine.hold("snapshot", { mayRun: true, maySaved: true }, async (record, running) => {
+      if (memory && !running && !record.saved) throw new ContractError("precondition", `machine ${machine.name} does not run: it has no memory to keep`);
       if (this.list(machine.name).some((each) => each.name === name)) {
         throw new ContractError("already-exists", `machine ${machine.name} has a snapshot ${name} already; choose another name, or: hv snapshot rm ${machine.name} ${name}`);
       }
-      if (running) await this.#sync(machine);
-      const disk = record.disk && (await this.#copyDisk(record.disk, `${machine.name}/snapshots/${name}`));
-      const snapshot = { machine: machine.name, name, createdUnixMs, note, whileRunning: running, spec: record.spec, disk };
+      const copyDisk = async (): Promise<MachineDisk | undefined> => record.disk && (await this.#copyDisk(record.disk, `${machine.name}/snapshots/${name}`));
+      let disk: MachineDisk | undefined;
+      let { saved } = record;
+      if (running && memory) ({ saved, also: disk } = await machine.copyState(copyDisk));
+      else {
+        if (running) await this.#sync(machine);
+        disk = await copyDisk();
+      }
+      if (saved) await pinState(this.#peers.images, savedOwner(machine.name, name), saved);
+      const snapshot = { machine: machine.name, name, createdUnixMs, note, whileRunning: running, spec: record.spec, disk, saved };
       this.#store.saveSnapshot(snapshot);
       return snapshot;
     });
@@ -53,17 +62,24 @@ export class Snapshots {
 
   /** The machine's disk is dropped for the snapshot's content. A death in between is healed by restoring again. */
   restore(machine: Machine, name: string): Promise<void> {
-    return machine.hold("change", { mayRun: false }, async (record) => {
+    return machine.hold("change", { mayRun: false, maySaved: true }, async (record) => {
       const snapshot = this.find(machine.name, name);
+      record.saved = undefined;
+      record.state = MachineState.HALTED;
+      this.#store.save(record); // a saved state and another disk must never meet
       await deleteDisk(this.#peers, record.disk);
       record.disk = snapshot.disk && (await this.#copyDisk(snapshot.disk, diskId(machine.name)));
       record.spec = snapshot.spec;
+      await pinState(this.#peers.images, savedOwner(machine.name), snapshot.saved);
+      record.saved = snapshot.saved;
+      if (snapshot.saved) record.state = MachineState.SAVED;
     });
   }
 
   async delete(machine: string, name: string): Promise<void> {
     await deleteDisk(this.#peers, this.find(machine, name).disk);
     this.#store.removeSnapshot(machine, name);
+    await pinState(this.#peers.images, savedOwner(machine, name), undefined);
   }
 
   /** Settings and disk for a clone called `newName`: the disk is made, the machine is not. */
@@ -82,9 +98,9 @@ export class Snapshots {
   /** Runs with the content of a snapshot, or of the machine as it is. */
   content<T>(machine: Machine, snapshot: string, use: (content: MachineContent) => Promise<T>): Promise<T> {
     if (snapshot !== "") return use(this.find(machine.name, snapshot));
-    return machine.hold("snapshot", { mayRun: true }, async (record, running) => {
+    return machine.hold("snapshot", { mayRun: true, maySaved: true }, async (record, running) => {
       if (running) await this.#sync(machine);
-      return use({ spec: record.spec, disk: record.disk, createdUnixMs: this.#clock.now() });
+      return use({ spec: record.spec, disk: record.disk, createdUnixMs: this.#clock.now(), saved: record.saved });
     });
   }
 
@@ -101,8 +117,8 @@ export class Snapshots {
   }
 }
 
-export function snapshotView({ machine, name, createdUnixMs, disk, note, whileRunning }: SnapshotRecord): Snapshot {
-  return { machine, name, createdUnixMs: BigInt(createdUnixMs), diskBytes: disk?.bytes ?? 0n, note, whileRunning };
+export function snapshotView({ machine, name, createdUnixMs, disk, note, whileRunning, saved }: SnapshotRecord): Snapshot {
+  return { machine, name, createdUnixMs: BigInt(createdUnixMs), diskBytes: disk?.bytes ?? 0n, note, whileRunning, memory: saved !== undefined };
 }
 
 async function deleteDisk(peers: OrchestratorPeers, disk: MachineDisk | undefined): Promise<void> {

@@ -10,14 +10,17 @@ import { LiveMachine } from "./live-machine.ts";
 import type { MachineDisk } from "./machine-store.ts";
 import { createPorts, findNetworks, planNics, publishForwards } from "./nics.ts";
 import type { OrchestratorPeers } from "./peers.ts";
+import { restoreState, type SavedState } from "./saved-machine.ts";
 import { delay, unlessAborted, within } from "./time.ts";
 
-export type Stage = "resolve" | "memory" | "disk" | "network" | "board" | "harts" | "boot" | "ready";
+export type Stage = "resolve" | "memory" | "disk" | "network" | "board" | "harts" | "restore" | "boot" | "ready";
 
 export interface StartInput {
   readonly spec: MachineSpec;
   /** From an earlier start; undefined: made now if the machine is to have one. */
   readonly disk: MachineDisk | undefined;
+  /** The guest goes on from here instead of booting. */
+  readonly saved: SavedState | undefined;
   readonly peers: OrchestratorPeers;
   readonly clock: Clock;
   readonly network: string;
@@ -29,9 +32,14 @@ export interface StartInput {
   diskCreated(disk: MachineDisk): void;
   /** The board exists: consoles can be attached. */
   boardReady(): void;
+  /** The guest is about to go on: from now on its saved state is no more what the machine is. */
+  leavesSaved(): void;
 }
 
 const SLOW_CALL_MS = 120_000;
+
+/** A guest that goes on may have been anywhere, also before its agent's start: that is no failure. */
+const AGENT_PONG_MS = 5000;
 
 /**
  * Builds a machine in the services and boots it (architecture page, section 7). On failure it throws and leaves what was
@@ -66,7 +74,8 @@ export async function startMachine(input: StartInput): Promise<LiveMachine> {
       leaseKinds: spec.lease === "coherent" ? [LeaseKind.COHERENT] : [],
     }),
   );
-  const loaded = loadFiles(peers, machine, plan); // while disk, harts and board are made
+  const { saved } = input;
+  const loaded = saved ? Promise.resolve() : loadFiles(peers, machine, plan); // while disk, harts and board are made
   loaded.catch(() => {}); // reported where it is waited for
   if (disk && !input.disk) {
     await step("disk", disk.id, () =>
@@ -96,10 +105,15 @@ export async function startMachine(input: StartInput): Promise<LiveMachine> {
     ),
   );
   input.boardReady();
-  await step("memory", plan.placements.map((placement) => placement.what).join(", "), async () => {
-    await loaded;
-    await peers.memory.populate({ machine, address: plan.deviceTree, source: { $case: "data", value: deviceTree }, blobOffset: 0n, length: 0n });
-  });
+  if (saved) {
+    await step("restore", "memory, harts, devices", () => restoreState(peers, machine, saved));
+    input.leavesSaved();
+  } else {
+    await step("memory", plan.placements.map((placement) => placement.what).join(", "), async () => {
+      await loaded;
+      await peers.memory.populate({ machine, address: plan.deviceTree, source: { $case: "data", value: deviceTree }, blobOffset: 0n, length: 0n });
+    });
+  }
 
   const live = new LiveMachine({
     name: machine,
@@ -107,12 +121,13 @@ export async function startMachine(input: StartInput): Promise<LiveMachine> {
     clock,
     agentConsole: plan.devices.some((device) => device.kind === "console") ? plan.devices[0]!.backend : "",
     tohost: plan.tohost,
-    adopted: false,
+    adopted: saved !== undefined,
   });
   try {
-    await step("boot", plan.agentConsole ? "waiting for the guest agent" : "running", async () => {
+    await step("boot", saved ? "going on" : plan.agentConsole ? "waiting for the guest agent" : "running", async () => {
       await peers.cpu.runHarts({ machine });
-      if (plan.agentConsole) await agentHello(input, live);
+      if (saved) await agentPong(input, live);
+      else if (plan.agentConsole) await agentHello(input, live);
     });
   } catch (error) {
     live.close();
@@ -186,6 +201,21 @@ async function loadFiles(peers: OrchestratorPeers, machine: string, plan: BootPl
       ),
     ),
   );
+}
+
+async function agentPong({ clock, signal }: StartInput, live: LiveMachine): Promise<void> {
+  const over = new AbortController();
+  const { agent } = live;
+  if (!agent) return;
+  await Promise.race([
+    new Promise<void>((resolve) => agent.onReady(resolve)).then(() => {
+      // Its clock stood still with it (ADR 65); who has no date(1), or may not set it, goes on with the old time.
+      agent.exec(`date -u -s @${Math.round(clock.now() / 1000)} >/dev/null 2>&1`, false, () => {}).ended.catch(() => {});
+    }),
+    live.whenEnded,
+    delay(clock, AGENT_PONG_MS, AbortSignal.any([signal, over.signal])),
+  ]);
+  over.abort();
 }
 
 /** Waits for the agent. A guest that ends or says nothing in time fails the start, with the end of its serial console. */

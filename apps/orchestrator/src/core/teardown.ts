@@ -15,6 +15,8 @@ export async function teardown(peers: OrchestratorPeers, clock: Clock, machine: 
     ["device-bus: board", () => peers.devices.destroyBoard({ machine })],
     ["network-fabric: ports", () => deletePorts(peers, machine)],
     ["memory-manager: space", () => peers.memory.destroySpace({ machine })],
+    // Of a memory-manager that died while it restored (RestoreSpace): named by it.
+    ["image-registry: memory", () => peers.images.deleteDisk({ id: `${machine}/memory` })],
   ];
   const left: string[] = [];
   for (const [what, run] of steps) {

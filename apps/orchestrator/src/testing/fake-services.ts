@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { ContractError, mediated, type Channel, type Sink } from "@polyvisor/contracts";
 import { CPU, type CreateHartsRequest, type HartEvent } from "@polyvisor/contracts/cpu";
 import { type BoardEvent, type ConsoleInput, type ConsoleOutput, type CreateBoardRequest, DEVICE } from "@polyvisor/contracts/device";
-import { Box, IMAGE } from "@polyvisor/contracts/image";
+import { Box, Disk, IMAGE } from "@polyvisor/contracts/image";
 import { KIT } from "@polyvisor/contracts/kit";
 import { MEDIATION, type Rule } from "@polyvisor/contracts/mediation";
 import { MEMORY, type PopulateRequest } from "@polyvisor/contracts/memory";
@@ -15,6 +15,10 @@ export class FakeMachine {
   board: CreateBoardRequest | undefined;
   harts: CreateHartsRequest | undefined;
   running = false;
+  /** Harts or board stand still. */
+  paused = new Set<"harts" | "board">();
+  /** What RestoreSpace, RestoreHarts and RestoreBoard were given, in this order. */
+  restored: string[] = [];
   populated: PopulateRequest[] = [];
   memory = new Map<bigint, Uint8Array>();
   boardWatches: Sink<BoardEvent>[] = [];
@@ -60,6 +64,7 @@ export class FakeServices {
   readonly disks = new Map<string, { baseDigest: string; bytes: bigint }>();
   readonly ports = new Map<string, string>();
   readonly spaces = new Set<string>();
+  readonly pins = new Map<string, readonly string[]>();
   readonly calls: string[] = [];
   /** Services that do not answer when they are asked who they are. */
   readonly silent = new Set<string>();
@@ -131,8 +136,12 @@ export class FakeServices {
         this.machine(request.machine).harts = request;
         return { isa: "rv64imafdc", mmu: "riscv,sv48" };
       },
+      pauseHarts: ({ machine }) => (this.machine(machine).paused.add("harts"), {}),
+      saveHarts: () => ({ state: Uint8Array.of(1, 2) }),
+      restoreHarts: ({ machine, state }) => (this.machine(machine).restored.push(`harts ${state}`), {}),
       runHarts: ({ machine }) => {
         this.machine(machine).running = true;
+        this.machine(machine).paused.delete("harts");
         if (this.options.agent !== false) queueMicrotask(() => this.machine(machine).print("agent", "login noise\nHELLO 1\r\n"));
         return {};
       },
@@ -168,7 +177,7 @@ export class FakeServices {
         const fake = this.machine(machine);
         if (!fake.harts) return out.close(new ContractError("not-found", "no harts"));
         fake.hartWatches.push(out);
-        out.send({ machine, state: fake.running ? "running" : "created", reason: "" });
+        out.send({ machine, state: fake.paused.has("harts") ? "paused" : fake.running ? "running" : "created", reason: "" });
       },
     };
   }
@@ -180,6 +189,12 @@ export class FakeServices {
         if (!this.spaces.delete(machine)) throw new ContractError("not-found", "no space");
         return {};
       },
+      snapshotSpace: () => ({
+        digest: "sha256:index",
+        parts: ["chunks", "index"].map((digest) => ({ mediaType: digest, digest: `sha256:${digest}`, size: 7n })),
+        dataBytes: 4096n,
+      }),
+      restoreSpace: ({ machine, digest }) => (this.machine(machine).restored.push(`memory ${digest}`), {}),
       populate: (request) => (this.machine(request.machine).populated.push(request), { bytes: 0n }),
       readMemory: ({ machine, address, length }) => ({ data: this.machine(machine).memory.get(address) ?? new Uint8Array(length) }),
       readSpaceStats: () => ({
@@ -213,6 +228,10 @@ export class FakeServices {
         for (const { channel } of fake.consoles.splice(0)) channel.close();
         return {};
       },
+      pauseBoard: ({ machine }) => (this.machine(machine).paused.add("board"), {}),
+      resumeBoard: ({ machine }) => (this.machine(machine).paused.delete("board"), {}),
+      saveBoard: () => ({ state: Uint8Array.of(3) }),
+      restoreBoard: ({ machine, state }) => (this.machine(machine).restored.push(`board ${state}`), {}),
       describeBoard: ({ machine }) => ({
         windows: this.machine(machine).board!.devices.map(({ id, kind }, slot) => ({
           base: 0x1000_1000n + BigInt(slot) * 0x1000n,
@@ -280,6 +299,22 @@ export class FakeServices {
         const bytes = blob(digest);
         out.send({ data: bytes.subarray(Number(offset), length ? Number(offset + length) : bytes.length) });
         out.close();
+      },
+      writeBlob: (channel) => {
+        channel.onMessage(({ data }) => {
+          channel.send({ digest: this.putBlob(data), bytes: BigInt(data.length) });
+          channel.close();
+        });
+      },
+      setPins: ({ owner, digests }) => {
+        if (digests.length === 0) this.pins.delete(owner);
+        else this.pins.set(owner, digests);
+        return {};
+      },
+      cloneDisk: ({ id, newId }) => {
+        const disk = this.disks.get(id)!;
+        this.disks.set(newId, disk);
+        return { disk: { ...Disk.fromPartial(disk), id: newId } };
       },
       resolveBox: ({ reference }) => {
         const box = this.boxes.get(reference);

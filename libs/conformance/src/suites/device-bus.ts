@@ -400,8 +400,65 @@ const cases: ConformanceCase<typeof DEVICE.definition>[] = [
     assert.deepEqual(["rtc.read", "rtc.write", "serial0.read"].map((name) => counters.get(name)), [2n, 1n, 1n]);
   }),
   onBoard("DEV-16", "what is not built answers unimplemented", async ({ port, machine }) => {
-    await fails(port.saveBoard({ machine }), "unimplemented");
-    await fails(port.restoreBoard({ machine, state: new Uint8Array(0) }), "unimplemented");
+    const channel = port.display({ machine, display: "display0" });
+    const error = await new Promise<ContractError | undefined>((resolve) => channel.onClose(resolve));
+    assert.equal(error?.condition, "unimplemented");
+  }),
+  onBoard("DEV-17", "a paused board keeps input from the guest until it is resumed; pausing twice is pausing once", async ({ port, machine, hart, environment }) => {
+    await hart.read(uart.base + 5n, 1);
+    await fails(port.saveBoard({ machine }), "precondition");
+    await port.pauseBoard({ machine });
+    await port.pauseBoard({ machine });
+    const client = new Client(port, machine, "serial0");
+    client.type("k");
+    const dataReady = async () => (await hart.read(uart.base + 5n, 1)) & 1n;
+    assert.equal(await dataReady(), 0n);
+    await port.resumeBoard({ machine });
+    const came = async () => {
+      while ((await dataReady()) === 0n);
+    };
+    await environment.within(5000, came(), "the input");
+    assert.equal(await hart.read(uart.base, 1), BigInt("k".charCodeAt(0)));
+    client.channel.close();
+  }),
+  onBoard("DEV-18", "what is saved comes back in another board of the same shape: registers, output, and a claimed interrupt's completion", async ({ port, machine, hart, environment }) => {
+    hart.write(uart.base + 7n, 1, 0x5an);
+    hart.write(plic.base + 4n * 10n, 4, 5n);
+    hart.write(plic.base + 0x2080n, 4, 1n << 10n);
+    hart.write(rtc.base + 0x10n, 4, 1n);
+    hart.write(uart.base, 1, BigInt("x".charCodeAt(0)));
+    assert.equal(await hart.read(uart.base + 7n, 1), 0x5an); // also: everything before it is done
+    await port.pauseBoard({ machine });
+    const { state } = await port.saveBoard({ machine });
+    const other = environment.unique("board");
+    await port.createBoard(boardRequest(other));
+    try {
+      await port.restoreBoard({ machine: other, state });
+      const restored = new Hart(port, environment, other);
+      assert.equal(await restored.read(uart.base + 7n, 1), 0x5an);
+      assert.equal(await restored.read(plic.base + 4n * 10n, 4), 5n);
+      assert.equal(await restored.read(plic.base + 0x2080n, 4), 1n << 10n);
+      const client = new Client(port, other, "serial0");
+      await client.shows("x", environment);
+      client.channel.close();
+      restored.channel.close();
+    } finally {
+      await port.destroyBoard({ machine: other });
+    }
+  }),
+  onBoard("DEV-18", "a damaged state → corrupt; of another version, or of a board of another shape → invalid", async ({ port, machine, environment }) => {
+    await port.pauseBoard({ machine });
+    const { state } = await port.saveBoard({ machine });
+    const changed = (at: number, value: number) => Uint8Array.from(state, (byte, index) => (index === at ? value : byte));
+    const other = environment.unique("board");
+    await port.createBoard(boardRequest(other, { harts: 1 }));
+    try {
+      await fails(port.restoreBoard({ machine: other, state }), "invalid");
+      for (const bad of [new Uint8Array(0), state.subarray(0, 9), changed(state.length - 1, state.at(-1)! ^ 1), changed(0, 0)]) await fails(port.restoreBoard({ machine: other, state: bad }), "corrupt");
+      await fails(port.restoreBoard({ machine: other, state: changed("PVBOARD".length, 200) }), "invalid");
+    } finally {
+      await port.destroyBoard({ machine: other });
+    }
   }),
 ];
 

@@ -31,7 +31,7 @@ async function imported(port: ImagePort, environment: ConformanceEnvironment, fo
   answer.catch(() => {});
   for (let at = 0; at < file.length || at === 0; at += 100_000) {
     const data = file.subarray(at, at + 100_000);
-    channel.send({ format, size: BigInt(file.length), data, finish: at + data.length === file.length });
+    channel.send({ format, size: BigInt(file.length), data, finish: at + data.length === file.length, zeros: 0n });
   }
   return environment.within(WAIT_MS, answer, "answer to importImage");
 }

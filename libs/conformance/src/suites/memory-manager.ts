@@ -477,11 +477,14 @@ export const MEMORY_SUITE: ConformanceSuite<typeof MEMORY.definition> = {
       );
     }),
     onSpace("MEM-14", "what is not built answers unimplemented", async (port, machine) => {
-      await fails(port.snapshotSpace({ machine }), "unimplemented");
-      await fails(port.restoreSpace({ machine, digest: "" }), "unimplemented");
       await fails(port.forkSpace({ machine, newMachine: "x" }), "unimplemented");
       await fails(port.setBalloon({ machine, bytes: 0n }), "unimplemented");
       await fails(port.readDirtyLog({ machine, clear: false }), "unimplemented");
+    }),
+    onSpace("MEM-15", "a snapshot of a machine without a space, or into one → not-found", async (port, _machine, environment) => {
+      const machine = environment.unique("nobody");
+      await fails(port.snapshotSpace({ machine }), "not-found");
+      await fails(port.restoreSpace({ machine, digest: `sha256:${"0".repeat(64)}` }), "not-found");
     }),
   ],
 };

@@ -269,9 +269,14 @@ export const ORCHESTRATOR_SUITE: ConformanceSuite<(typeof ORCHESTRATOR)["definit
     },
     {
       requirement: "ORC-22",
-      title: "save says that it is not built",
-      async run(port) {
-        await refused(port.saveMachine({ name: "x" }), "unimplemented");
+      title: "only a machine that runs can be suspended",
+      async run(port, { unique }) {
+        await refused(port.saveMachine({ name: unique("nobody") }), "not-found");
+        const name = unique("save");
+        await port.createMachine(specOf(name));
+        await refused(port.saveMachine({ name }), "precondition");
+        await refused(port.saveSnapshot({ name, snapshot: "s", note: "", memory: true }), "precondition");
+        await port.destroyMachine({ name });
       },
     },
     {
@@ -289,6 +294,12 @@ export const ORCHESTRATOR_SUITE: ConformanceSuite<(typeof ORCHESTRATOR)["definit
         const quoted = await exec(port, name, ["printf", "%s", `a'b "$HOME" \\`]); // ORC-13
         assert.deepEqual(quoted, { status: 0, stdout: `a'b "$HOME" \\` });
         assert.equal((await exec(port, name, ["sh", "-c", "exit 42"])).status, 42);
+        await exec(port, name, ["sh", "-c", "mkdir -p /run/s; echo here > /run/s/file"]);
+        const { machine: saved } = await within(60_000, port.saveMachine({ name }, { timeoutMs: 60_000 }), "the suspension"); // ORC-22
+        assert.equal(saved!.state, MachineState.SAVED);
+        await refused(port.cloneMachine({ name, newName: unique("clone") }), "precondition");
+        await within(60_000, start(port, name), "going on");
+        assert.deepEqual(await exec(port, name, ["cat", "/run/s/file"]), { status: 0, stdout: "here\n" });
         const { machine } = await within(60_000, port.haltMachine({ name, force: false, timeoutMs: 30_000 }, { timeoutMs: 60_000 }), "the halt"); // ORC-7
         assert.equal(machine!.state, MachineState.HALTED);
         assert.ok((await port.readMachineStats({ name })).instructions > 0n); // ORC-17

@@ -44,6 +44,13 @@ export class VirtioConsole implements VirtioDevice {
     this.#output = Promise.resolve(); // a transfer that never ends must not silence the next driver
   }
 
+  kept(queue: number): readonly Chain[] {
+    return queue === RECEIVE && this.#receiveEpoch === this.#transport.queue(RECEIVE).epoch ? this.#receiveBuffers : [];
+  }
+  released(): void {
+    this.#deliver();
+  }
+
   chains(index: number, chains: Chain[]): void {
     const { epoch } = this.#transport.queue(index);
     if (index === TRANSMIT) {
@@ -67,7 +74,7 @@ export class VirtioConsole implements VirtioDevice {
   }
 
   #deliver(): void {
-    if (!this.#transport?.running) return;
+    if (!this.#transport?.running || this.#transport.held) return;
     const queue = this.#transport.queue(RECEIVE);
     if (this.#receiveEpoch !== queue.epoch) this.#receiveBuffers = [];
     while (this.#receiveBuffers.length > 0 && this.#console.inputLength > 0) {

@@ -90,6 +90,15 @@ export class VirtioNet implements VirtioDevice {
     this.#frames.setTakesOffload(this.#takesOffload);
   }
 
+  kept(queue: number): readonly Chain[] {
+    if (queue === RECEIVE) return this.#receiveEpoch === this.#transport.queue(RECEIVE).epoch ? this.#receiveBuffers : [];
+    return this.#transmitEpoch === this.#transport.queue(TRANSMIT).epoch ? this.#transmitChains : [];
+  }
+  released(): void {
+    this.#deliver();
+    void this.#transmit();
+  }
+
   reset(): void {
     this.#takesOffload = this.#merges = false;
     this.#frames.setTakesOffload(false);
@@ -129,6 +138,7 @@ export class VirtioNet implements VirtioDevice {
   }
 
   #deliver(): void {
+    if (this.#transport.held) return;
     let delivered = 0;
     while (this.#received.length > 0) {
       const { data, offload } = this.#received[0]!;
@@ -182,7 +192,7 @@ export class VirtioNet implements VirtioDevice {
     const queue = this.#transport.queue(TRANSMIT);
     const epoch = this.#transmitEpoch;
     this.#transmitting = true;
-    while (this.#transmitChains.length > 0 && this.#frames.credit > 0) {
+    while (this.#transmitChains.length > 0 && this.#frames.credit > 0 && !this.#transport.held) {
       const chains = this.#transmitChains.splice(0, Math.min(this.#frames.credit, TRANSMIT_BATCH));
       const requests = chains.map((chain) => readPart(chain, 0, chain.readableBytes));
       const read = await this.#dma.transfer(requests.flat());

@@ -268,6 +268,118 @@ export interface RestoreBoardRequest {
 export interface RestoreBoardResponse {
 }
 
+export interface PauseBoardRequest {
+  machine: string;
+}
+
+export interface PauseBoardResponse {
+}
+
+export interface ResumeBoardRequest {
+  machine: string;
+}
+
+export interface ResumeBoardResponse {
+}
+
+export interface SavedBoard {
+  harts: number;
+  ramBase: bigint;
+  ramBytes: bigint;
+  plic: SavedPlic | undefined;
+  uart: SavedUart | undefined;
+  rtc: SavedRtc | undefined;
+  consoles: SavedConsole[];
+  /** slot order */
+  virtio: SavedVirtio[];
+}
+
+/** Wires are not part of it: the devices drive them. */
+export interface SavedPlic {
+  /** by source, from 0 */
+  priority: number[];
+  /** bits, 32 sources a word */
+  pending: number[];
+  /** claimed and not completed */
+  inService: number[];
+  contexts: SavedPlicContext[];
+}
+
+export interface SavedPlicContext {
+  enabled: number[];
+  threshold: number;
+}
+
+export interface SavedUart {
+  /** received, oldest first */
+  fifo: Uint8Array;
+  ier: number;
+  fcr: number;
+  lcr: number;
+  mcr: number;
+  msr: number;
+  scr: number;
+  dll: number;
+  dlm: number;
+  overrun: boolean;
+  thriPending: boolean;
+}
+
+export interface SavedRtc {
+  /** guest's clock minus the host's */
+  offsetNs: bigint;
+  latchedHigh: number;
+  alarmNs: bigint;
+  alarmHigh: number;
+  armed: boolean;
+  interruptEnabled: boolean;
+  pending: boolean;
+}
+
+export interface SavedConsole {
+  name: string;
+  /** that the guest has not fetched */
+  input: Uint8Array;
+  /** the ring */
+  output: Uint8Array;
+}
+
+export interface SavedVirtio {
+  id: string;
+  /** virtio 1.2, chapter 5 */
+  deviceId: number;
+  /** net */
+  mac: Uint8Array;
+  /** blk */
+  sectors: bigint;
+  /** blk */
+  readOnly: boolean;
+  deviceFeaturesSel: number;
+  driverFeaturesSel: number;
+  driverFeatures: bigint;
+  queueSel: number;
+  status: number;
+  interruptStatus: number;
+  /** bits of it that the driver has not seen */
+  raisedSinceRead: number;
+  configGeneration: number;
+  queues: SavedQueue[];
+}
+
+export interface SavedQueue {
+  ready: boolean;
+  size: number;
+  descriptorArea: bigint;
+  driverArea: bigint;
+  deviceArea: bigint;
+  nextAvail: number;
+  nextUsed: number;
+  /** used.idx when the driver was last told */
+  signalledUsed: number;
+  /** First descriptors of the buffers that the device has taken and not given back (waiting for input, or for the wire), oldest first. */
+  heads: number[];
+}
+
 function createBaseCreateBoardRequest(): CreateBoardRequest {
   return {
     machine: "",
@@ -3229,6 +3341,1851 @@ export const RestoreBoardResponse: MessageFns<RestoreBoardResponse> = {
   },
 };
 
+function createBasePauseBoardRequest(): PauseBoardRequest {
+  return { machine: "" };
+}
+
+export const PauseBoardRequest: MessageFns<PauseBoardRequest> = {
+  encode(message: PauseBoardRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.machine !== "") {
+      writer.uint32(10).string(message.machine);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PauseBoardRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePauseBoardRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.machine = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): PauseBoardRequest {
+    return { machine: isSet(object.machine) ? globalThis.String(object.machine) : "" };
+  },
+
+  toJSON(message: PauseBoardRequest): unknown {
+    const obj: any = {};
+    if (message.machine !== "") {
+      obj.machine = message.machine;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<PauseBoardRequest>): PauseBoardRequest {
+    return PauseBoardRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<PauseBoardRequest>): PauseBoardRequest {
+    const message = createBasePauseBoardRequest();
+    message.machine = object.machine ?? "";
+    return message;
+  },
+};
+
+function createBasePauseBoardResponse(): PauseBoardResponse {
+  return {};
+}
+
+export const PauseBoardResponse: MessageFns<PauseBoardResponse> = {
+  encode(_: PauseBoardResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PauseBoardResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePauseBoardResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): PauseBoardResponse {
+    return {};
+  },
+
+  toJSON(_: PauseBoardResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<PauseBoardResponse>): PauseBoardResponse {
+    return PauseBoardResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<PauseBoardResponse>): PauseBoardResponse {
+    const message = createBasePauseBoardResponse();
+    return message;
+  },
+};
+
+function createBaseResumeBoardRequest(): ResumeBoardRequest {
+  return { machine: "" };
+}
+
+export const ResumeBoardRequest: MessageFns<ResumeBoardRequest> = {
+  encode(message: ResumeBoardRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.machine !== "") {
+      writer.uint32(10).string(message.machine);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResumeBoardRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResumeBoardRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.machine = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ResumeBoardRequest {
+    return { machine: isSet(object.machine) ? globalThis.String(object.machine) : "" };
+  },
+
+  toJSON(message: ResumeBoardRequest): unknown {
+    const obj: any = {};
+    if (message.machine !== "") {
+      obj.machine = message.machine;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ResumeBoardRequest>): ResumeBoardRequest {
+    return ResumeBoardRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ResumeBoardRequest>): ResumeBoardRequest {
+    const message = createBaseResumeBoardRequest();
+    message.machine = object.machine ?? "";
+    return message;
+  },
+};
+
+function createBaseResumeBoardResponse(): ResumeBoardResponse {
+  return {};
+}
+
+export const ResumeBoardResponse: MessageFns<ResumeBoardResponse> = {
+  encode(_: ResumeBoardResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResumeBoardResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResumeBoardResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): ResumeBoardResponse {
+    return {};
+  },
+
+  toJSON(_: ResumeBoardResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<ResumeBoardResponse>): ResumeBoardResponse {
+    return ResumeBoardResponse.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<ResumeBoardResponse>): ResumeBoardResponse {
+    const message = createBaseResumeBoardResponse();
+    return message;
+  },
+};
+
+function createBaseSavedBoard(): SavedBoard {
+  return {
+    harts: 0,
+    ramBase: 0n,
+    ramBytes: 0n,
+    plic: undefined,
+    uart: undefined,
+    rtc: undefined,
+    consoles: [],
+    virtio: [],
+  };
+}
+
+export const SavedBoard: MessageFns<SavedBoard> = {
+  encode(message: SavedBoard, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.harts !== 0) {
+      writer.uint32(8).uint32(message.harts);
+    }
+    if (message.ramBase !== 0n) {
+      if (BigInt.asUintN(64, message.ramBase) !== message.ramBase) {
+        throw new globalThis.Error("value provided for field message.ramBase of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.ramBase);
+    }
+    if (message.ramBytes !== 0n) {
+      if (BigInt.asUintN(64, message.ramBytes) !== message.ramBytes) {
+        throw new globalThis.Error("value provided for field message.ramBytes of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.ramBytes);
+    }
+    if (message.plic !== undefined) {
+      SavedPlic.encode(message.plic, writer.uint32(34).fork()).join();
+    }
+    if (message.uart !== undefined) {
+      SavedUart.encode(message.uart, writer.uint32(42).fork()).join();
+    }
+    if (message.rtc !== undefined) {
+      SavedRtc.encode(message.rtc, writer.uint32(50).fork()).join();
+    }
+    for (const v of message.consoles) {
+      SavedConsole.encode(v!, writer.uint32(58).fork()).join();
+    }
+    for (const v of message.virtio) {
+      SavedVirtio.encode(v!, writer.uint32(66).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SavedBoard {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSavedBoard();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.harts = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.ramBase = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.ramBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.plic = SavedPlic.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.uart = SavedUart.decode(reader, reader.uint32());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.rtc = SavedRtc.decode(reader, reader.uint32());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.consoles.push(SavedConsole.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.virtio.push(SavedVirtio.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SavedBoard {
+    return {
+      harts: isSet(object.harts) ? globalThis.Number(object.harts) : 0,
+      ramBase: isSet(object.ramBase) ? BigInt(object.ramBase) : isSet(object.ram_base) ? BigInt(object.ram_base) : 0n,
+      ramBytes: isSet(object.ramBytes)
+        ? BigInt(object.ramBytes)
+        : isSet(object.ram_bytes)
+        ? BigInt(object.ram_bytes)
+        : 0n,
+      plic: isSet(object.plic) ? SavedPlic.fromJSON(object.plic) : undefined,
+      uart: isSet(object.uart) ? SavedUart.fromJSON(object.uart) : undefined,
+      rtc: isSet(object.rtc) ? SavedRtc.fromJSON(object.rtc) : undefined,
+      consoles: globalThis.Array.isArray(object?.consoles)
+        ? object.consoles.map((e: any) => SavedConsole.fromJSON(e))
+        : [],
+      virtio: globalThis.Array.isArray(object?.virtio) ? object.virtio.map((e: any) => SavedVirtio.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: SavedBoard): unknown {
+    const obj: any = {};
+    if (message.harts !== 0) {
+      obj.harts = Math.round(message.harts);
+    }
+    if (message.ramBase !== 0n) {
+      obj.ramBase = message.ramBase.toString();
+    }
+    if (message.ramBytes !== 0n) {
+      obj.ramBytes = message.ramBytes.toString();
+    }
+    if (message.plic !== undefined) {
+      obj.plic = SavedPlic.toJSON(message.plic);
+    }
+    if (message.uart !== undefined) {
+      obj.uart = SavedUart.toJSON(message.uart);
+    }
+    if (message.rtc !== undefined) {
+      obj.rtc = SavedRtc.toJSON(message.rtc);
+    }
+    if (message.consoles?.length) {
+      obj.consoles = message.consoles.map((e) => SavedConsole.toJSON(e));
+    }
+    if (message.virtio?.length) {
+      obj.virtio = message.virtio.map((e) => SavedVirtio.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SavedBoard>): SavedBoard {
+    return SavedBoard.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SavedBoard>): SavedBoard {
+    const message = createBaseSavedBoard();
+    message.harts = object.harts ?? 0;
+    message.ramBase = (object.ramBase !== undefined && object.ramBase !== null) ? BigInt(object.ramBase) : 0n;
+    message.ramBytes = (object.ramBytes !== undefined && object.ramBytes !== null) ? BigInt(object.ramBytes) : 0n;
+    message.plic = (object.plic !== undefined && object.plic !== null) ? SavedPlic.fromPartial(object.plic) : undefined;
+    message.uart = (object.uart !== undefined && object.uart !== null) ? SavedUart.fromPartial(object.uart) : undefined;
+    message.rtc = (object.rtc !== undefined && object.rtc !== null) ? SavedRtc.fromPartial(object.rtc) : undefined;
+    message.consoles = object.consoles?.map((e) => SavedConsole.fromPartial(e)) || [];
+    message.virtio = object.virtio?.map((e) => SavedVirtio.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseSavedPlic(): SavedPlic {
+  return { priority: [], pending: [], inService: [], contexts: [] };
+}
+
+export const SavedPlic: MessageFns<SavedPlic> = {
+  encode(message: SavedPlic, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.priority.length !== 0) {
+      writer.uint32(10).fork();
+      for (const v of message.priority) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    if (message.pending.length !== 0) {
+      writer.uint32(18).fork();
+      for (const v of message.pending) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    if (message.inService.length !== 0) {
+      writer.uint32(26).fork();
+      for (const v of message.inService) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    for (const v of message.contexts) {
+      SavedPlicContext.encode(v!, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SavedPlic {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSavedPlic();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag === 8) {
+              message.priority.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 10) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.priority.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 2: {
+            if (tag === 16) {
+              message.pending.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 18) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.pending.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 3: {
+            if (tag === 24) {
+              message.inService.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 26) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.inService.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.contexts.push(SavedPlicContext.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SavedPlic {
+    return {
+      priority: globalThis.Array.isArray(object?.priority) ? object.priority.map((e: any) => globalThis.Number(e)) : [],
+      pending: globalThis.Array.isArray(object?.pending) ? object.pending.map((e: any) => globalThis.Number(e)) : [],
+      inService: globalThis.Array.isArray(object?.inService)
+        ? object.inService.map((e: any) => globalThis.Number(e))
+        : globalThis.Array.isArray(object?.in_service)
+        ? object.in_service.map((e: any) => globalThis.Number(e))
+        : [],
+      contexts: globalThis.Array.isArray(object?.contexts)
+        ? object.contexts.map((e: any) => SavedPlicContext.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: SavedPlic): unknown {
+    const obj: any = {};
+    if (message.priority?.length) {
+      obj.priority = message.priority.map((e) => Math.round(e));
+    }
+    if (message.pending?.length) {
+      obj.pending = message.pending.map((e) => Math.round(e));
+    }
+    if (message.inService?.length) {
+      obj.inService = message.inService.map((e) => Math.round(e));
+    }
+    if (message.contexts?.length) {
+      obj.contexts = message.contexts.map((e) => SavedPlicContext.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SavedPlic>): SavedPlic {
+    return SavedPlic.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SavedPlic>): SavedPlic {
+    const message = createBaseSavedPlic();
+    message.priority = object.priority?.map((e) => e) || [];
+    message.pending = object.pending?.map((e) => e) || [];
+    message.inService = object.inService?.map((e) => e) || [];
+    message.contexts = object.contexts?.map((e) => SavedPlicContext.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseSavedPlicContext(): SavedPlicContext {
+  return { enabled: [], threshold: 0 };
+}
+
+export const SavedPlicContext: MessageFns<SavedPlicContext> = {
+  encode(message: SavedPlicContext, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.enabled.length !== 0) {
+      writer.uint32(10).fork();
+      for (const v of message.enabled) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    if (message.threshold !== 0) {
+      writer.uint32(16).uint32(message.threshold);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SavedPlicContext {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSavedPlicContext();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag === 8) {
+              message.enabled.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 10) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.enabled.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.threshold = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SavedPlicContext {
+    return {
+      enabled: globalThis.Array.isArray(object?.enabled) ? object.enabled.map((e: any) => globalThis.Number(e)) : [],
+      threshold: isSet(object.threshold) ? globalThis.Number(object.threshold) : 0,
+    };
+  },
+
+  toJSON(message: SavedPlicContext): unknown {
+    const obj: any = {};
+    if (message.enabled?.length) {
+      obj.enabled = message.enabled.map((e) => Math.round(e));
+    }
+    if (message.threshold !== 0) {
+      obj.threshold = Math.round(message.threshold);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SavedPlicContext>): SavedPlicContext {
+    return SavedPlicContext.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SavedPlicContext>): SavedPlicContext {
+    const message = createBaseSavedPlicContext();
+    message.enabled = object.enabled?.map((e) => e) || [];
+    message.threshold = object.threshold ?? 0;
+    return message;
+  },
+};
+
+function createBaseSavedUart(): SavedUart {
+  return {
+    fifo: new Uint8Array(0),
+    ier: 0,
+    fcr: 0,
+    lcr: 0,
+    mcr: 0,
+    msr: 0,
+    scr: 0,
+    dll: 0,
+    dlm: 0,
+    overrun: false,
+    thriPending: false,
+  };
+}
+
+export const SavedUart: MessageFns<SavedUart> = {
+  encode(message: SavedUart, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.fifo.length !== 0) {
+      writer.uint32(10).bytes(message.fifo);
+    }
+    if (message.ier !== 0) {
+      writer.uint32(16).uint32(message.ier);
+    }
+    if (message.fcr !== 0) {
+      writer.uint32(24).uint32(message.fcr);
+    }
+    if (message.lcr !== 0) {
+      writer.uint32(32).uint32(message.lcr);
+    }
+    if (message.mcr !== 0) {
+      writer.uint32(40).uint32(message.mcr);
+    }
+    if (message.msr !== 0) {
+      writer.uint32(48).uint32(message.msr);
+    }
+    if (message.scr !== 0) {
+      writer.uint32(56).uint32(message.scr);
+    }
+    if (message.dll !== 0) {
+      writer.uint32(64).uint32(message.dll);
+    }
+    if (message.dlm !== 0) {
+      writer.uint32(72).uint32(message.dlm);
+    }
+    if (message.overrun !== false) {
+      writer.uint32(80).bool(message.overrun);
+    }
+    if (message.thriPending !== false) {
+      writer.uint32(88).bool(message.thriPending);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SavedUart {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSavedUart();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.fifo = reader.bytes();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.ier = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.fcr = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.lcr = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.mcr = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.msr = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.scr = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.dll = reader.uint32();
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.dlm = reader.uint32();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.overrun = reader.bool();
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.thriPending = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SavedUart {
+    return {
+      fifo: isSet(object.fifo) ? bytesFromBase64(object.fifo) : new Uint8Array(0),
+      ier: isSet(object.ier) ? globalThis.Number(object.ier) : 0,
+      fcr: isSet(object.fcr) ? globalThis.Number(object.fcr) : 0,
+      lcr: isSet(object.lcr) ? globalThis.Number(object.lcr) : 0,
+      mcr: isSet(object.mcr) ? globalThis.Number(object.mcr) : 0,
+      msr: isSet(object.msr) ? globalThis.Number(object.msr) : 0,
+      scr: isSet(object.scr) ? globalThis.Number(object.scr) : 0,
+      dll: isSet(object.dll) ? globalThis.Number(object.dll) : 0,
+      dlm: isSet(object.dlm) ? globalThis.Number(object.dlm) : 0,
+      overrun: isSet(object.overrun) ? globalThis.Boolean(object.overrun) : false,
+      thriPending: isSet(object.thriPending)
+        ? globalThis.Boolean(object.thriPending)
+        : isSet(object.thri_pending)
+        ? globalThis.Boolean(object.thri_pending)
+        : false,
+    };
+  },
+
+  toJSON(message: SavedUart): unknown {
+    const obj: any = {};
+    if (message.fifo.length !== 0) {
+      obj.fifo = base64FromBytes(message.fifo);
+    }
+    if (message.ier !== 0) {
+      obj.ier = Math.round(message.ier);
+    }
+    if (message.fcr !== 0) {
+      obj.fcr = Math.round(message.fcr);
+    }
+    if (message.lcr !== 0) {
+      obj.lcr = Math.round(message.lcr);
+    }
+    if (message.mcr !== 0) {
+      obj.mcr = Math.round(message.mcr);
+    }
+    if (message.msr !== 0) {
+      obj.msr = Math.round(message.msr);
+    }
+    if (message.scr !== 0) {
+      obj.scr = Math.round(message.scr);
+    }
+    if (message.dll !== 0) {
+      obj.dll = Math.round(message.dll);
+    }
+    if (message.dlm !== 0) {
+      obj.dlm = Math.round(message.dlm);
+    }
+    if (message.overrun !== false) {
+      obj.overrun = message.overrun;
+    }
+    if (message.thriPending !== false) {
+      obj.thriPending = message.thriPending;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SavedUart>): SavedUart {
+    return SavedUart.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SavedUart>): SavedUart {
+    const message = createBaseSavedUart();
+    message.fifo = object.fifo ?? new Uint8Array(0);
+    message.ier = object.ier ?? 0;
+    message.fcr = object.fcr ?? 0;
+    message.lcr = object.lcr ?? 0;
+    message.mcr = object.mcr ?? 0;
+    message.msr = object.msr ?? 0;
+    message.scr = object.scr ?? 0;
+    message.dll = object.dll ?? 0;
+    message.dlm = object.dlm ?? 0;
+    message.overrun = object.overrun ?? false;
+    message.thriPending = object.thriPending ?? false;
+    return message;
+  },
+};
+
+function createBaseSavedRtc(): SavedRtc {
+  return {
+    offsetNs: 0n,
+    latchedHigh: 0,
+    alarmNs: 0n,
+    alarmHigh: 0,
+    armed: false,
+    interruptEnabled: false,
+    pending: false,
+  };
+}
+
+export const SavedRtc: MessageFns<SavedRtc> = {
+  encode(message: SavedRtc, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.offsetNs !== 0n) {
+      if (BigInt.asIntN(64, message.offsetNs) !== message.offsetNs) {
+        throw new globalThis.Error("value provided for field message.offsetNs of type int64 too large");
+      }
+      writer.uint32(8).int64(message.offsetNs);
+    }
+    if (message.latchedHigh !== 0) {
+      writer.uint32(16).uint32(message.latchedHigh);
+    }
+    if (message.alarmNs !== 0n) {
+      if (BigInt.asUintN(64, message.alarmNs) !== message.alarmNs) {
+        throw new globalThis.Error("value provided for field message.alarmNs of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.alarmNs);
+    }
+    if (message.alarmHigh !== 0) {
+      writer.uint32(32).uint32(message.alarmHigh);
+    }
+    if (message.armed !== false) {
+      writer.uint32(40).bool(message.armed);
+    }
+    if (message.interruptEnabled !== false) {
+      writer.uint32(48).bool(message.interruptEnabled);
+    }
+    if (message.pending !== false) {
+      writer.uint32(56).bool(message.pending);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SavedRtc {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSavedRtc();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.offsetNs = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.latchedHigh = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.alarmNs = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.alarmHigh = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.armed = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.interruptEnabled = reader.bool();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.pending = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SavedRtc {
+    return {
+      offsetNs: isSet(object.offsetNs)
+        ? BigInt(object.offsetNs)
+        : isSet(object.offset_ns)
+        ? BigInt(object.offset_ns)
+        : 0n,
+      latchedHigh: isSet(object.latchedHigh)
+        ? globalThis.Number(object.latchedHigh)
+        : isSet(object.latched_high)
+        ? globalThis.Number(object.latched_high)
+        : 0,
+      alarmNs: isSet(object.alarmNs) ? BigInt(object.alarmNs) : isSet(object.alarm_ns) ? BigInt(object.alarm_ns) : 0n,
+      alarmHigh: isSet(object.alarmHigh)
+        ? globalThis.Number(object.alarmHigh)
+        : isSet(object.alarm_high)
+        ? globalThis.Number(object.alarm_high)
+        : 0,
+      armed: isSet(object.armed) ? globalThis.Boolean(object.armed) : false,
+      interruptEnabled: isSet(object.interruptEnabled)
+        ? globalThis.Boolean(object.interruptEnabled)
+        : isSet(object.interrupt_enabled)
+        ? globalThis.Boolean(object.interrupt_enabled)
+        : false,
+      pending: isSet(object.pending) ? globalThis.Boolean(object.pending) : false,
+    };
+  },
+
+  toJSON(message: SavedRtc): unknown {
+    const obj: any = {};
+    if (message.offsetNs !== 0n) {
+      obj.offsetNs = message.offsetNs.toString();
+    }
+    if (message.latchedHigh !== 0) {
+      obj.latchedHigh = Math.round(message.latchedHigh);
+    }
+    if (message.alarmNs !== 0n) {
+      obj.alarmNs = message.alarmNs.toString();
+    }
+    if (message.alarmHigh !== 0) {
+      obj.alarmHigh = Math.round(message.alarmHigh);
+    }
+    if (message.armed !== false) {
+      obj.armed = message.armed;
+    }
+    if (message.interruptEnabled !== false) {
+      obj.interruptEnabled = message.interruptEnabled;
+    }
+    if (message.pending !== false) {
+      obj.pending = message.pending;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SavedRtc>): SavedRtc {
+    return SavedRtc.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SavedRtc>): SavedRtc {
+    const message = createBaseSavedRtc();
+    message.offsetNs = (object.offsetNs !== undefined && object.offsetNs !== null) ? BigInt(object.offsetNs) : 0n;
+    message.latchedHigh = object.latchedHigh ?? 0;
+    message.alarmNs = (object.alarmNs !== undefined && object.alarmNs !== null) ? BigInt(object.alarmNs) : 0n;
+    message.alarmHigh = object.alarmHigh ?? 0;
+    message.armed = object.armed ?? false;
+    message.interruptEnabled = object.interruptEnabled ?? false;
+    message.pending = object.pending ?? false;
+    return message;
+  },
+};
+
+function createBaseSavedConsole(): SavedConsole {
+  return { name: "", input: new Uint8Array(0), output: new Uint8Array(0) };
+}
+
+export const SavedConsole: MessageFns<SavedConsole> = {
+  encode(message: SavedConsole, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.input.length !== 0) {
+      writer.uint32(18).bytes(message.input);
+    }
+    if (message.output.length !== 0) {
+      writer.uint32(26).bytes(message.output);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SavedConsole {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSavedConsole();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.input = reader.bytes();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.output = reader.bytes();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SavedConsole {
+    return {
+      name: isSet(object.name) ? globalThis.String(object.name) : "",
+      input: isSet(object.input) ? bytesFromBase64(object.input) : new Uint8Array(0),
+      output: isSet(object.output) ? bytesFromBase64(object.output) : new Uint8Array(0),
+    };
+  },
+
+  toJSON(message: SavedConsole): unknown {
+    const obj: any = {};
+    if (message.name !== "") {
+      obj.name = message.name;
+    }
+    if (message.input.length !== 0) {
+      obj.input = base64FromBytes(message.input);
+    }
+    if (message.output.length !== 0) {
+      obj.output = base64FromBytes(message.output);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SavedConsole>): SavedConsole {
+    return SavedConsole.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SavedConsole>): SavedConsole {
+    const message = createBaseSavedConsole();
+    message.name = object.name ?? "";
+    message.input = object.input ?? new Uint8Array(0);
+    message.output = object.output ?? new Uint8Array(0);
+    return message;
+  },
+};
+
+function createBaseSavedVirtio(): SavedVirtio {
+  return {
+    id: "",
+    deviceId: 0,
+    mac: new Uint8Array(0),
+    sectors: 0n,
+    readOnly: false,
+    deviceFeaturesSel: 0,
+    driverFeaturesSel: 0,
+    driverFeatures: 0n,
+    queueSel: 0,
+    status: 0,
+    interruptStatus: 0,
+    raisedSinceRead: 0,
+    configGeneration: 0,
+    queues: [],
+  };
+}
+
+export const SavedVirtio: MessageFns<SavedVirtio> = {
+  encode(message: SavedVirtio, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    if (message.deviceId !== 0) {
+      writer.uint32(16).uint32(message.deviceId);
+    }
+    if (message.mac.length !== 0) {
+      writer.uint32(26).bytes(message.mac);
+    }
+    if (message.sectors !== 0n) {
+      if (BigInt.asUintN(64, message.sectors) !== message.sectors) {
+        throw new globalThis.Error("value provided for field message.sectors of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.sectors);
+    }
+    if (message.readOnly !== false) {
+      writer.uint32(40).bool(message.readOnly);
+    }
+    if (message.deviceFeaturesSel !== 0) {
+      writer.uint32(48).uint32(message.deviceFeaturesSel);
+    }
+    if (message.driverFeaturesSel !== 0) {
+      writer.uint32(56).uint32(message.driverFeaturesSel);
+    }
+    if (message.driverFeatures !== 0n) {
+      if (BigInt.asUintN(64, message.driverFeatures) !== message.driverFeatures) {
+        throw new globalThis.Error("value provided for field message.driverFeatures of type uint64 too large");
+      }
+      writer.uint32(64).uint64(message.driverFeatures);
+    }
+    if (message.queueSel !== 0) {
+      writer.uint32(72).uint32(message.queueSel);
+    }
+    if (message.status !== 0) {
+      writer.uint32(80).uint32(message.status);
+    }
+    if (message.interruptStatus !== 0) {
+      writer.uint32(88).uint32(message.interruptStatus);
+    }
+    if (message.raisedSinceRead !== 0) {
+      writer.uint32(96).uint32(message.raisedSinceRead);
+    }
+    if (message.configGeneration !== 0) {
+      writer.uint32(104).uint32(message.configGeneration);
+    }
+    for (const v of message.queues) {
+      SavedQueue.encode(v!, writer.uint32(114).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SavedVirtio {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSavedVirtio();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.deviceId = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.mac = reader.bytes();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.sectors = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.readOnly = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.deviceFeaturesSel = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.driverFeaturesSel = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.driverFeatures = reader.uint64() as bigint;
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.queueSel = reader.uint32();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.status = reader.uint32();
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.interruptStatus = reader.uint32();
+            continue;
+          }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.raisedSinceRead = reader.uint32();
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.configGeneration = reader.uint32();
+            continue;
+          }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.queues.push(SavedQueue.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SavedVirtio {
+    return {
+      id: isSet(object.id) ? globalThis.String(object.id) : "",
+      deviceId: isSet(object.deviceId)
+        ? globalThis.Number(object.deviceId)
+        : isSet(object.device_id)
+        ? globalThis.Number(object.device_id)
+        : 0,
+      mac: isSet(object.mac) ? bytesFromBase64(object.mac) : new Uint8Array(0),
+      sectors: isSet(object.sectors) ? BigInt(object.sectors) : 0n,
+      readOnly: isSet(object.readOnly)
+        ? globalThis.Boolean(object.readOnly)
+        : isSet(object.read_only)
+        ? globalThis.Boolean(object.read_only)
+        : false,
+      deviceFeaturesSel: isSet(object.deviceFeaturesSel)
+        ? globalThis.Number(object.deviceFeaturesSel)
+        : isSet(object.device_features_sel)
+        ? globalThis.Number(object.device_features_sel)
+        : 0,
+      driverFeaturesSel: isSet(object.driverFeaturesSel)
+        ? globalThis.Number(object.driverFeaturesSel)
+        : isSet(object.driver_features_sel)
+        ? globalThis.Number(object.driver_features_sel)
+        : 0,
+      driverFeatures: isSet(object.driverFeatures)
+        ? BigInt(object.driverFeatures)
+        : isSet(object.driver_features)
+        ? BigInt(object.driver_features)
+        : 0n,
+      queueSel: isSet(object.queueSel)
+        ? globalThis.Number(object.queueSel)
+        : isSet(object.queue_sel)
+        ? globalThis.Number(object.queue_sel)
+        : 0,
+      status: isSet(object.status) ? globalThis.Number(object.status) : 0,
+      interruptStatus: isSet(object.interruptStatus)
+        ? globalThis.Number(object.interruptStatus)
+        : isSet(object.interrupt_status)
+        ? globalThis.Number(object.interrupt_status)
+        : 0,
+      raisedSinceRead: isSet(object.raisedSinceRead)
+        ? globalThis.Number(object.raisedSinceRead)
+        : isSet(object.raised_since_read)
+        ? globalThis.Number(object.raised_since_read)
+        : 0,
+      configGeneration: isSet(object.configGeneration)
+        ? globalThis.Number(object.configGeneration)
+        : isSet(object.config_generation)
+        ? globalThis.Number(object.config_generation)
+        : 0,
+      queues: globalThis.Array.isArray(object?.queues)
+        ? object.queues.map((e: any) => SavedQueue.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: SavedVirtio): unknown {
+    const obj: any = {};
+    if (message.id !== "") {
+      obj.id = message.id;
+    }
+    if (message.deviceId !== 0) {
+      obj.deviceId = Math.round(message.deviceId);
+    }
+    if (message.mac.length !== 0) {
+      obj.mac = base64FromBytes(message.mac);
+    }
+    if (message.sectors !== 0n) {
+      obj.sectors = message.sectors.toString();
+    }
+    if (message.readOnly !== false) {
+      obj.readOnly = message.readOnly;
+    }
+    if (message.deviceFeaturesSel !== 0) {
+      obj.deviceFeaturesSel = Math.round(message.deviceFeaturesSel);
+    }
+    if (message.driverFeaturesSel !== 0) {
+      obj.driverFeaturesSel = Math.round(message.driverFeaturesSel);
+    }
+    if (message.driverFeatures !== 0n) {
+      obj.driverFeatures = message.driverFeatures.toString();
+    }
+    if (message.queueSel !== 0) {
+      obj.queueSel = Math.round(message.queueSel);
+    }
+    if (message.status !== 0) {
+      obj.status = Math.round(message.status);
+    }
+    if (message.interruptStatus !== 0) {
+      obj.interruptStatus = Math.round(message.interruptStatus);
+    }
+    if (message.raisedSinceRead !== 0) {
+      obj.raisedSinceRead = Math.round(message.raisedSinceRead);
+    }
+    if (message.configGeneration !== 0) {
+      obj.configGeneration = Math.round(message.configGeneration);
+    }
+    if (message.queues?.length) {
+      obj.queues = message.queues.map((e) => SavedQueue.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SavedVirtio>): SavedVirtio {
+    return SavedVirtio.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SavedVirtio>): SavedVirtio {
+    const message = createBaseSavedVirtio();
+    message.id = object.id ?? "";
+    message.deviceId = object.deviceId ?? 0;
+    message.mac = object.mac ?? new Uint8Array(0);
+    message.sectors = (object.sectors !== undefined && object.sectors !== null) ? BigInt(object.sectors) : 0n;
+    message.readOnly = object.readOnly ?? false;
+    message.deviceFeaturesSel = object.deviceFeaturesSel ?? 0;
+    message.driverFeaturesSel = object.driverFeaturesSel ?? 0;
+    message.driverFeatures = (object.driverFeatures !== undefined && object.driverFeatures !== null)
+      ? BigInt(object.driverFeatures)
+      : 0n;
+    message.queueSel = object.queueSel ?? 0;
+    message.status = object.status ?? 0;
+    message.interruptStatus = object.interruptStatus ?? 0;
+    message.raisedSinceRead = object.raisedSinceRead ?? 0;
+    message.configGeneration = object.configGeneration ?? 0;
+    message.queues = object.queues?.map((e) => SavedQueue.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseSavedQueue(): SavedQueue {
+  return {
+    ready: false,
+    size: 0,
+    descriptorArea: 0n,
+    driverArea: 0n,
+    deviceArea: 0n,
+    nextAvail: 0,
+    nextUsed: 0,
+    signalledUsed: 0,
+    heads: [],
+  };
+}
+
+export const SavedQueue: MessageFns<SavedQueue> = {
+  encode(message: SavedQueue, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.ready !== false) {
+      writer.uint32(8).bool(message.ready);
+    }
+    if (message.size !== 0) {
+      writer.uint32(16).uint32(message.size);
+    }
+    if (message.descriptorArea !== 0n) {
+      if (BigInt.asUintN(64, message.descriptorArea) !== message.descriptorArea) {
+        throw new globalThis.Error("value provided for field message.descriptorArea of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.descriptorArea);
+    }
+    if (message.driverArea !== 0n) {
+      if (BigInt.asUintN(64, message.driverArea) !== message.driverArea) {
+        throw new globalThis.Error("value provided for field message.driverArea of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.driverArea);
+    }
+    if (message.deviceArea !== 0n) {
+      if (BigInt.asUintN(64, message.deviceArea) !== message.deviceArea) {
+        throw new globalThis.Error("value provided for field message.deviceArea of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.deviceArea);
+    }
+    if (message.nextAvail !== 0) {
+      writer.uint32(48).uint32(message.nextAvail);
+    }
+    if (message.nextUsed !== 0) {
+      writer.uint32(56).uint32(message.nextUsed);
+    }
+    if (message.signalledUsed !== 0) {
+      writer.uint32(64).uint32(message.signalledUsed);
+    }
+    if (message.heads.length !== 0) {
+      writer.uint32(74).fork();
+      for (const v of message.heads) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SavedQueue {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSavedQueue();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.ready = reader.bool();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.size = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.descriptorArea = reader.uint64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.driverArea = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.deviceArea = reader.uint64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.nextAvail = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.nextUsed = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.signalledUsed = reader.uint32();
+            continue;
+          }
+          case 9: {
+            if (tag === 72) {
+              message.heads.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 74) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.heads.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SavedQueue {
+    return {
+      ready: isSet(object.ready) ? globalThis.Boolean(object.ready) : false,
+      size: isSet(object.size) ? globalThis.Number(object.size) : 0,
+      descriptorArea: isSet(object.descriptorArea)
+        ? BigInt(object.descriptorArea)
+        : isSet(object.descriptor_area)
+        ? BigInt(object.descriptor_area)
+        : 0n,
+      driverArea: isSet(object.driverArea)
+        ? BigInt(object.driverArea)
+        : isSet(object.driver_area)
+        ? BigInt(object.driver_area)
+        : 0n,
+      deviceArea: isSet(object.deviceArea)
+        ? BigInt(object.deviceArea)
+        : isSet(object.device_area)
+        ? BigInt(object.device_area)
+        : 0n,
+      nextAvail: isSet(object.nextAvail)
+        ? globalThis.Number(object.nextAvail)
+        : isSet(object.next_avail)
+        ? globalThis.Number(object.next_avail)
+        : 0,
+      nextUsed: isSet(object.nextUsed)
+        ? globalThis.Number(object.nextUsed)
+        : isSet(object.next_used)
+        ? globalThis.Number(object.next_used)
+        : 0,
+      signalledUsed: isSet(object.signalledUsed)
+        ? globalThis.Number(object.signalledUsed)
+        : isSet(object.signalled_used)
+        ? globalThis.Number(object.signalled_used)
+        : 0,
+      heads: globalThis.Array.isArray(object?.heads)
+        ? object.heads.map((e: any) => globalThis.Number(e))
+        : [],
+    };
+  },
+
+  toJSON(message: SavedQueue): unknown {
+    const obj: any = {};
+    if (message.ready !== false) {
+      obj.ready = message.ready;
+    }
+    if (message.size !== 0) {
+      obj.size = Math.round(message.size);
+    }
+    if (message.descriptorArea !== 0n) {
+      obj.descriptorArea = message.descriptorArea.toString();
+    }
+    if (message.driverArea !== 0n) {
+      obj.driverArea = message.driverArea.toString();
+    }
+    if (message.deviceArea !== 0n) {
+      obj.deviceArea = message.deviceArea.toString();
+    }
+    if (message.nextAvail !== 0) {
+      obj.nextAvail = Math.round(message.nextAvail);
+    }
+    if (message.nextUsed !== 0) {
+      obj.nextUsed = Math.round(message.nextUsed);
+    }
+    if (message.signalledUsed !== 0) {
+      obj.signalledUsed = Math.round(message.signalledUsed);
+    }
+    if (message.heads?.length) {
+      obj.heads = message.heads.map((e) => Math.round(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SavedQueue>): SavedQueue {
+    return SavedQueue.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SavedQueue>): SavedQueue {
+    const message = createBaseSavedQueue();
+    message.ready = object.ready ?? false;
+    message.size = object.size ?? 0;
+    message.descriptorArea = (object.descriptorArea !== undefined && object.descriptorArea !== null)
+      ? BigInt(object.descriptorArea)
+      : 0n;
+    message.driverArea = (object.driverArea !== undefined && object.driverArea !== null)
+      ? BigInt(object.driverArea)
+      : 0n;
+    message.deviceArea = (object.deviceArea !== undefined && object.deviceArea !== null)
+      ? BigInt(object.deviceArea)
+      : 0n;
+    message.nextAvail = object.nextAvail ?? 0;
+    message.nextUsed = object.nextUsed ?? 0;
+    message.signalledUsed = object.signalledUsed ?? 0;
+    message.heads = object.heads?.map((e) => e) || [];
+    return message;
+  },
+};
+
 /** device-bus: owns the board: address map, interrupt routing, device models and their state. */
 export type DeviceServiceService = typeof DeviceServiceService;
 export const DeviceServiceService = {
@@ -3312,25 +5269,26 @@ export const DeviceServiceService = {
     responseSerialize: (value: BoardEvent): Buffer => Buffer.from(BoardEvent.encode(value).finish()),
     responseDeserialize: (value: Buffer): BoardEvent => BoardEvent.decode(value),
   },
-  /** Not built yet. */
-  registerDevice: {
-    path: "/polyvisor.device.v1.DeviceService/RegisterDevice" as const,
-    requestStream: true as const,
-    responseStream: true as const,
-    requestSerialize: (value: DeviceMessage): Buffer => Buffer.from(DeviceMessage.encode(value).finish()),
-    requestDeserialize: (value: Buffer): DeviceMessage => DeviceMessage.decode(value),
-    responseSerialize: (value: DeviceMessage): Buffer => Buffer.from(DeviceMessage.encode(value).finish()),
-    responseDeserialize: (value: Buffer): DeviceMessage => DeviceMessage.decode(value),
-  },
-  display: {
-    path: "/polyvisor.device.v1.DeviceService/Display" as const,
+  /** Nothing reaches the guest any more, and nothing of the guest's is in work: what is left stands in its rings (DEV-17). */
+  pauseBoard: {
+    path: "/polyvisor.device.v1.DeviceService/PauseBoard" as const,
     requestStream: false as const,
-    responseStream: true as const,
-    requestSerialize: (value: DisplayRequest): Buffer => Buffer.from(DisplayRequest.encode(value).finish()),
-    requestDeserialize: (value: Buffer): DisplayRequest => DisplayRequest.decode(value),
-    responseSerialize: (value: DisplayUpdate): Buffer => Buffer.from(DisplayUpdate.encode(value).finish()),
-    responseDeserialize: (value: Buffer): DisplayUpdate => DisplayUpdate.decode(value),
+    responseStream: false as const,
+    requestSerialize: (value: PauseBoardRequest): Buffer => Buffer.from(PauseBoardRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): PauseBoardRequest => PauseBoardRequest.decode(value),
+    responseSerialize: (value: PauseBoardResponse): Buffer => Buffer.from(PauseBoardResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): PauseBoardResponse => PauseBoardResponse.decode(value),
   },
+  resumeBoard: {
+    path: "/polyvisor.device.v1.DeviceService/ResumeBoard" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ResumeBoardRequest): Buffer => Buffer.from(ResumeBoardRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ResumeBoardRequest => ResumeBoardRequest.decode(value),
+    responseSerialize: (value: ResumeBoardResponse): Buffer => Buffer.from(ResumeBoardResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ResumeBoardResponse => ResumeBoardResponse.decode(value),
+  },
+  /** State of a paused board's devices as one blob, and into a board of the same shape that the guest has not touched (DEV-18). */
   saveBoard: {
     path: "/polyvisor.device.v1.DeviceService/SaveBoard" as const,
     requestStream: false as const,
@@ -3350,6 +5308,25 @@ export const DeviceServiceService = {
       Buffer.from(RestoreBoardResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RestoreBoardResponse => RestoreBoardResponse.decode(value),
   },
+  /** Not built yet. */
+  registerDevice: {
+    path: "/polyvisor.device.v1.DeviceService/RegisterDevice" as const,
+    requestStream: true as const,
+    responseStream: true as const,
+    requestSerialize: (value: DeviceMessage): Buffer => Buffer.from(DeviceMessage.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DeviceMessage => DeviceMessage.decode(value),
+    responseSerialize: (value: DeviceMessage): Buffer => Buffer.from(DeviceMessage.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DeviceMessage => DeviceMessage.decode(value),
+  },
+  display: {
+    path: "/polyvisor.device.v1.DeviceService/Display" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: DisplayRequest): Buffer => Buffer.from(DisplayRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DisplayRequest => DisplayRequest.decode(value),
+    responseSerialize: (value: DisplayUpdate): Buffer => Buffer.from(DisplayUpdate.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DisplayUpdate => DisplayUpdate.decode(value),
+  },
 } as const;
 
 export interface DeviceServiceServer extends UntypedServiceImplementation {
@@ -3365,11 +5342,15 @@ export interface DeviceServiceServer extends UntypedServiceImplementation {
   console: handleBidiStreamingCall<ConsoleInput, ConsoleOutput>;
   /** Power-off, reset, failure of a backend. The first message is the present state. */
   watchBoard: handleServerStreamingCall<WatchBoardRequest, BoardEvent>;
+  /** Nothing reaches the guest any more, and nothing of the guest's is in work: what is left stands in its rings (DEV-17). */
+  pauseBoard: handleUnaryCall<PauseBoardRequest, PauseBoardResponse>;
+  resumeBoard: handleUnaryCall<ResumeBoardRequest, ResumeBoardResponse>;
+  /** State of a paused board's devices as one blob, and into a board of the same shape that the guest has not touched (DEV-18). */
+  saveBoard: handleUnaryCall<SaveBoardRequest, SaveBoardResponse>;
+  restoreBoard: handleUnaryCall<RestoreBoardRequest, RestoreBoardResponse>;
   /** Not built yet. */
   registerDevice: handleBidiStreamingCall<DeviceMessage, DeviceMessage>;
   display: handleServerStreamingCall<DisplayRequest, DisplayUpdate>;
-  saveBoard: handleUnaryCall<SaveBoardRequest, SaveBoardResponse>;
-  restoreBoard: handleUnaryCall<RestoreBoardRequest, RestoreBoardResponse>;
 }
 
 export interface DeviceServiceClient extends Client {
@@ -3464,6 +5445,68 @@ export interface DeviceServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<BoardEvent>;
+  /** Nothing reaches the guest any more, and nothing of the guest's is in work: what is left stands in its rings (DEV-17). */
+  pauseBoard(
+    request: PauseBoardRequest,
+    callback: (error: ServiceError | null, response: PauseBoardResponse) => void,
+  ): ClientUnaryCall;
+  pauseBoard(
+    request: PauseBoardRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: PauseBoardResponse) => void,
+  ): ClientUnaryCall;
+  pauseBoard(
+    request: PauseBoardRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: PauseBoardResponse) => void,
+  ): ClientUnaryCall;
+  resumeBoard(
+    request: ResumeBoardRequest,
+    callback: (error: ServiceError | null, response: ResumeBoardResponse) => void,
+  ): ClientUnaryCall;
+  resumeBoard(
+    request: ResumeBoardRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ResumeBoardResponse) => void,
+  ): ClientUnaryCall;
+  resumeBoard(
+    request: ResumeBoardRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ResumeBoardResponse) => void,
+  ): ClientUnaryCall;
+  /** State of a paused board's devices as one blob, and into a board of the same shape that the guest has not touched (DEV-18). */
+  saveBoard(
+    request: SaveBoardRequest,
+    callback: (error: ServiceError | null, response: SaveBoardResponse) => void,
+  ): ClientUnaryCall;
+  saveBoard(
+    request: SaveBoardRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SaveBoardResponse) => void,
+  ): ClientUnaryCall;
+  saveBoard(
+    request: SaveBoardRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SaveBoardResponse) => void,
+  ): ClientUnaryCall;
+  restoreBoard(
+    request: RestoreBoardRequest,
+    callback: (error: ServiceError | null, response: RestoreBoardResponse) => void,
+  ): ClientUnaryCall;
+  restoreBoard(
+    request: RestoreBoardRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RestoreBoardResponse) => void,
+  ): ClientUnaryCall;
+  restoreBoard(
+    request: RestoreBoardRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RestoreBoardResponse) => void,
+  ): ClientUnaryCall;
   /** Not built yet. */
   registerDevice(): ClientDuplexStream<DeviceMessage, DeviceMessage>;
   registerDevice(options: Partial<CallOptions>): ClientDuplexStream<DeviceMessage, DeviceMessage>;
@@ -3474,36 +5517,6 @@ export interface DeviceServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<DisplayUpdate>;
-  saveBoard(
-    request: SaveBoardRequest,
-    callback: (error: ServiceError | null, response: SaveBoardResponse) => void,
-  ): ClientUnaryCall;
-  saveBoard(
-    request: SaveBoardRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: SaveBoardResponse) => void,
-  ): ClientUnaryCall;
-  saveBoard(
-    request: SaveBoardRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: SaveBoardResponse) => void,
-  ): ClientUnaryCall;
-  restoreBoard(
-    request: RestoreBoardRequest,
-    callback: (error: ServiceError | null, response: RestoreBoardResponse) => void,
-  ): ClientUnaryCall;
-  restoreBoard(
-    request: RestoreBoardRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: RestoreBoardResponse) => void,
-  ): ClientUnaryCall;
-  restoreBoard(
-    request: RestoreBoardRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: RestoreBoardResponse) => void,
-  ): ClientUnaryCall;
 }
 
 export const DeviceServiceClient = makeGenericClientConstructor(

@@ -353,6 +353,8 @@ export interface ImportImageRequest {
   size: bigint;
   data: Uint8Array;
   finish: boolean;
+  /** raw only: so many zero bytes, after data */
+  zeros: bigint;
 }
 
 export interface ImportImageResponse {
@@ -4596,7 +4598,7 @@ export const ExportDiskResponse: MessageFns<ExportDiskResponse> = {
 };
 
 function createBaseImportImageRequest(): ImportImageRequest {
-  return { format: "", size: 0n, data: new Uint8Array(0), finish: false };
+  return { format: "", size: 0n, data: new Uint8Array(0), finish: false, zeros: 0n };
 }
 
 export const ImportImageRequest: MessageFns<ImportImageRequest> = {
@@ -4615,6 +4617,12 @@ export const ImportImageRequest: MessageFns<ImportImageRequest> = {
     }
     if (message.finish !== false) {
       writer.uint32(32).bool(message.finish);
+    }
+    if (message.zeros !== 0n) {
+      if (BigInt.asUintN(64, message.zeros) !== message.zeros) {
+        throw new globalThis.Error("value provided for field message.zeros of type uint64 too large");
+      }
+      writer.uint32(40).uint64(message.zeros);
     }
     return writer;
   },
@@ -4664,6 +4672,14 @@ export const ImportImageRequest: MessageFns<ImportImageRequest> = {
             message.finish = reader.bool();
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.zeros = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4682,6 +4698,7 @@ export const ImportImageRequest: MessageFns<ImportImageRequest> = {
       size: isSet(object.size) ? BigInt(object.size) : 0n,
       data: isSet(object.data) ? bytesFromBase64(object.data) : new Uint8Array(0),
       finish: isSet(object.finish) ? globalThis.Boolean(object.finish) : false,
+      zeros: isSet(object.zeros) ? BigInt(object.zeros) : 0n,
     };
   },
 
@@ -4699,6 +4716,9 @@ export const ImportImageRequest: MessageFns<ImportImageRequest> = {
     if (message.finish !== false) {
       obj.finish = message.finish;
     }
+    if (message.zeros !== 0n) {
+      obj.zeros = message.zeros.toString();
+    }
     return obj;
   },
 
@@ -4711,6 +4731,7 @@ export const ImportImageRequest: MessageFns<ImportImageRequest> = {
     message.size = (object.size !== undefined && object.size !== null) ? BigInt(object.size) : 0n;
     message.data = object.data ?? new Uint8Array(0);
     message.finish = object.finish ?? false;
+    message.zeros = (object.zeros !== undefined && object.zeros !== null) ? BigInt(object.zeros) : 0n;
     return message;
   },
 };

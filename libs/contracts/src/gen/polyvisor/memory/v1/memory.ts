@@ -481,7 +481,18 @@ export interface SnapshotSpaceRequest {
 }
 
 export interface SnapshotSpaceResponse {
+  /** of the image's index (libs/image-spec) */
   digest: string;
+  /** all its blobs, the index last */
+  parts: SnapshotPart[];
+  /** of RAM, not zero */
+  dataBytes: bigint;
+}
+
+export interface SnapshotPart {
+  mediaType: string;
+  digest: string;
+  size: bigint;
 }
 
 export interface RestoreSpaceRequest {
@@ -4279,13 +4290,22 @@ export const SnapshotSpaceRequest: MessageFns<SnapshotSpaceRequest> = {
 };
 
 function createBaseSnapshotSpaceResponse(): SnapshotSpaceResponse {
-  return { digest: "" };
+  return { digest: "", parts: [], dataBytes: 0n };
 }
 
 export const SnapshotSpaceResponse: MessageFns<SnapshotSpaceResponse> = {
   encode(message: SnapshotSpaceResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.digest !== "") {
       writer.uint32(10).string(message.digest);
+    }
+    for (const v of message.parts) {
+      SnapshotPart.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.dataBytes !== 0n) {
+      if (BigInt.asUintN(64, message.dataBytes) !== message.dataBytes) {
+        throw new globalThis.Error("value provided for field message.dataBytes of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.dataBytes);
     }
     return writer;
   },
@@ -4311,6 +4331,22 @@ export const SnapshotSpaceResponse: MessageFns<SnapshotSpaceResponse> = {
             message.digest = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.parts.push(SnapshotPart.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.dataBytes = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4324,13 +4360,27 @@ export const SnapshotSpaceResponse: MessageFns<SnapshotSpaceResponse> = {
   },
 
   fromJSON(object: any): SnapshotSpaceResponse {
-    return { digest: isSet(object.digest) ? globalThis.String(object.digest) : "" };
+    return {
+      digest: isSet(object.digest) ? globalThis.String(object.digest) : "",
+      parts: globalThis.Array.isArray(object?.parts) ? object.parts.map((e: any) => SnapshotPart.fromJSON(e)) : [],
+      dataBytes: isSet(object.dataBytes)
+        ? BigInt(object.dataBytes)
+        : isSet(object.data_bytes)
+        ? BigInt(object.data_bytes)
+        : 0n,
+    };
   },
 
   toJSON(message: SnapshotSpaceResponse): unknown {
     const obj: any = {};
     if (message.digest !== "") {
       obj.digest = message.digest;
+    }
+    if (message.parts?.length) {
+      obj.parts = message.parts.map((e) => SnapshotPart.toJSON(e));
+    }
+    if (message.dataBytes !== 0n) {
+      obj.dataBytes = message.dataBytes.toString();
     }
     return obj;
   },
@@ -4341,6 +4391,116 @@ export const SnapshotSpaceResponse: MessageFns<SnapshotSpaceResponse> = {
   fromPartial(object: DeepPartial<SnapshotSpaceResponse>): SnapshotSpaceResponse {
     const message = createBaseSnapshotSpaceResponse();
     message.digest = object.digest ?? "";
+    message.parts = object.parts?.map((e) => SnapshotPart.fromPartial(e)) || [];
+    message.dataBytes = (object.dataBytes !== undefined && object.dataBytes !== null) ? BigInt(object.dataBytes) : 0n;
+    return message;
+  },
+};
+
+function createBaseSnapshotPart(): SnapshotPart {
+  return { mediaType: "", digest: "", size: 0n };
+}
+
+export const SnapshotPart: MessageFns<SnapshotPart> = {
+  encode(message: SnapshotPart, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.mediaType !== "") {
+      writer.uint32(10).string(message.mediaType);
+    }
+    if (message.digest !== "") {
+      writer.uint32(18).string(message.digest);
+    }
+    if (message.size !== 0n) {
+      if (BigInt.asUintN(64, message.size) !== message.size) {
+        throw new globalThis.Error("value provided for field message.size of type uint64 too large");
+      }
+      writer.uint32(24).uint64(message.size);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SnapshotPart {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSnapshotPart();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.mediaType = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.digest = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.size = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SnapshotPart {
+    return {
+      mediaType: isSet(object.mediaType)
+        ? globalThis.String(object.mediaType)
+        : isSet(object.media_type)
+        ? globalThis.String(object.media_type)
+        : "",
+      digest: isSet(object.digest) ? globalThis.String(object.digest) : "",
+      size: isSet(object.size) ? BigInt(object.size) : 0n,
+    };
+  },
+
+  toJSON(message: SnapshotPart): unknown {
+    const obj: any = {};
+    if (message.mediaType !== "") {
+      obj.mediaType = message.mediaType;
+    }
+    if (message.digest !== "") {
+      obj.digest = message.digest;
+    }
+    if (message.size !== 0n) {
+      obj.size = message.size.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<SnapshotPart>): SnapshotPart {
+    return SnapshotPart.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<SnapshotPart>): SnapshotPart {
+    const message = createBaseSnapshotPart();
+    message.mediaType = object.mediaType ?? "";
+    message.digest = object.digest ?? "";
+    message.size = (object.size !== undefined && object.size !== null) ? BigInt(object.size) : 0n;
     return message;
   },
 };
@@ -5016,7 +5176,7 @@ export const MemoryServiceService = {
     responseSerialize: (value: DmaResponse): Buffer => Buffer.from(DmaResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DmaResponse => DmaResponse.decode(value),
   },
-  /** Not built yet. */
+  /** All of RAM of this moment as a chunked image in the image-registry, and back. The harts and the board stand still (MEM-14). */
   snapshotSpace: {
     path: "/polyvisor.memory.v1.MemoryService/SnapshotSpace" as const,
     requestStream: false as const,
@@ -5037,6 +5197,7 @@ export const MemoryServiceService = {
       Buffer.from(RestoreSpaceResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RestoreSpaceResponse => RestoreSpaceResponse.decode(value),
   },
+  /** Not built yet. */
   forkSpace: {
     path: "/polyvisor.memory.v1.MemoryService/ForkSpace" as const,
     requestStream: false as const,
@@ -5083,9 +5244,10 @@ export interface MemoryServiceServer extends UntypedServiceImplementation {
   lease: handleBidiStreamingCall<LeaseRequest, LeaseResponse>;
   /** Plane: DMA. One stream per device-bus and machine. Answers in any order, by id. */
   dma: handleBidiStreamingCall<DmaRequest, DmaResponse>;
-  /** Not built yet. */
+  /** All of RAM of this moment as a chunked image in the image-registry, and back. The harts and the board stand still (MEM-14). */
   snapshotSpace: handleUnaryCall<SnapshotSpaceRequest, SnapshotSpaceResponse>;
   restoreSpace: handleUnaryCall<RestoreSpaceRequest, RestoreSpaceResponse>;
+  /** Not built yet. */
   forkSpace: handleUnaryCall<ForkSpaceRequest, ForkSpaceResponse>;
   setBalloon: handleUnaryCall<SetBalloonRequest, SetBalloonResponse>;
   readDirtyLog: handleUnaryCall<ReadDirtyLogRequest, ReadDirtyLogResponse>;
@@ -5223,37 +5385,38 @@ export interface MemoryServiceClient extends Client {
   dma(): ClientDuplexStream<DmaRequest, DmaResponse>;
   dma(options: Partial<CallOptions>): ClientDuplexStream<DmaRequest, DmaResponse>;
   dma(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<DmaRequest, DmaResponse>;
+  /** All of RAM of this moment as a chunked image in the image-registry, and back. The harts and the board stand still (MEM-14). */
+  snapshotSpace(
+    request: SnapshotSpaceRequest,
+    callback: (error: ServiceError | null, response: SnapshotSpaceResponse) => void,
+  ): ClientUnaryCall;
+  snapshotSpace(
+    request: SnapshotSpaceRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SnapshotSpaceResponse) => void,
+  ): ClientUnaryCall;
+  snapshotSpace(
+    request: SnapshotSpaceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SnapshotSpaceResponse) => void,
+  ): ClientUnaryCall;
+  restoreSpace(
+    request: RestoreSpaceRequest,
+    callback: (error: ServiceError | null, response: RestoreSpaceResponse) => void,
+  ): ClientUnaryCall;
+  restoreSpace(
+    request: RestoreSpaceRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RestoreSpaceResponse) => void,
+  ): ClientUnaryCall;
+  restoreSpace(
+    request: RestoreSpaceRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RestoreSpaceResponse) => void,
+  ): ClientUnaryCall;
   /** Not built yet. */
-  snapshotSpace(
-    request: SnapshotSpaceRequest,
-    callback: (error: ServiceError | null, response: SnapshotSpaceResponse) => void,
-  ): ClientUnaryCall;
-  snapshotSpace(
-    request: SnapshotSpaceRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: SnapshotSpaceResponse) => void,
-  ): ClientUnaryCall;
-  snapshotSpace(
-    request: SnapshotSpaceRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: SnapshotSpaceResponse) => void,
-  ): ClientUnaryCall;
-  restoreSpace(
-    request: RestoreSpaceRequest,
-    callback: (error: ServiceError | null, response: RestoreSpaceResponse) => void,
-  ): ClientUnaryCall;
-  restoreSpace(
-    request: RestoreSpaceRequest,
-    metadata: Metadata,
-    callback: (error: ServiceError | null, response: RestoreSpaceResponse) => void,
-  ): ClientUnaryCall;
-  restoreSpace(
-    request: RestoreSpaceRequest,
-    metadata: Metadata,
-    options: Partial<CallOptions>,
-    callback: (error: ServiceError | null, response: RestoreSpaceResponse) => void,
-  ): ClientUnaryCall;
   forkSpace(
     request: ForkSpaceRequest,
     callback: (error: ServiceError | null, response: ForkSpaceResponse) => void,

@@ -36,6 +36,10 @@ export const MachineState = {
   /** ABORTED - a service failed under it; start again recovers */
   ABORTED: 6,
   DESTROYED: 7,
+  /** SAVING - stands still while its state is kept */
+  SAVING: 8,
+  /** SAVED - suspended */
+  SAVED: 9,
 } as const;
 
 export type MachineState = typeof MachineState[keyof typeof MachineState];
@@ -49,6 +53,8 @@ export namespace MachineState {
   export type HALTED = typeof MachineState.HALTED;
   export type ABORTED = typeof MachineState.ABORTED;
   export type DESTROYED = typeof MachineState.DESTROYED;
+  export type SAVING = typeof MachineState.SAVING;
+  export type SAVED = typeof MachineState.SAVED;
 }
 
 export function machineStateFromJSON(object: any): MachineState {
@@ -77,6 +83,12 @@ export function machineStateFromJSON(object: any): MachineState {
     case 7:
     case "MACHINE_STATE_DESTROYED":
       return MachineState.DESTROYED;
+    case 8:
+    case "MACHINE_STATE_SAVING":
+      return MachineState.SAVING;
+    case 9:
+    case "MACHINE_STATE_SAVED":
+      return MachineState.SAVED;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum MachineState");
   }
@@ -100,6 +112,10 @@ export function machineStateToJSON(object: MachineState): string {
       return "MACHINE_STATE_ABORTED";
     case MachineState.DESTROYED:
       return "MACHINE_STATE_DESTROYED";
+    case MachineState.SAVING:
+      return "MACHINE_STATE_SAVING";
+    case MachineState.SAVED:
+      return "MACHINE_STATE_SAVED";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum MachineState");
   }
@@ -183,6 +199,8 @@ export interface Machine {
   startedUnixMs: bigint;
   /** the guest agent has said hello since the start */
   agentReady: boolean;
+  /** of memory, harts and devices, as kept; 0: not SAVED */
+  savedBytes: bigint;
 }
 
 export interface CreateMachineRequest {
@@ -198,7 +216,7 @@ export interface StartMachineRequest {
 }
 
 export interface StartProgress {
-  /** resolve|memory|disk|network|board|harts|boot|ready */
+  /** resolve|memory|disk|network|board|harts|restore|boot|ready */
   stage: string;
   detail: string;
   /** since the request */
@@ -439,6 +457,11 @@ export interface SaveMachineRequest {
 }
 
 export interface SaveMachineResponse {
+  machine:
+    | Machine
+    | undefined;
+  /** that were added to the image-registry */
+  savedBytes: bigint;
 }
 
 export interface CloneMachineRequest {
@@ -460,12 +483,17 @@ export interface Snapshot {
   note: string;
   /** the guest had written out what it held, and ran on */
   whileRunning: boolean;
+  /** with memory, harts and devices: a machine that it is restored to is SAVED */
+  memory: boolean;
 }
 
 export interface SaveSnapshotRequest {
   name: string;
+  /** empty: the time */
   snapshot: string;
   note: string;
+  /** of a running machine: it stands still for a moment, and goes on */
+  memory: boolean;
 }
 
 export interface SaveSnapshotResponse {
@@ -1330,6 +1358,7 @@ function createBaseMachine(): Machine {
     createdUnixMs: 0n,
     startedUnixMs: 0n,
     agentReady: false,
+    savedBytes: 0n,
   };
 }
 
@@ -1361,6 +1390,12 @@ export const Machine: MessageFns<Machine> = {
     }
     if (message.agentReady !== false) {
       writer.uint32(56).bool(message.agentReady);
+    }
+    if (message.savedBytes !== 0n) {
+      if (BigInt.asUintN(64, message.savedBytes) !== message.savedBytes) {
+        throw new globalThis.Error("value provided for field message.savedBytes of type uint64 too large");
+      }
+      writer.uint32(64).uint64(message.savedBytes);
     }
     return writer;
   },
@@ -1434,6 +1469,14 @@ export const Machine: MessageFns<Machine> = {
             message.agentReady = reader.bool();
             continue;
           }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.savedBytes = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1471,6 +1514,11 @@ export const Machine: MessageFns<Machine> = {
         : isSet(object.agent_ready)
         ? globalThis.Boolean(object.agent_ready)
         : false,
+      savedBytes: isSet(object.savedBytes)
+        ? BigInt(object.savedBytes)
+        : isSet(object.saved_bytes)
+        ? BigInt(object.saved_bytes)
+        : 0n,
     };
   },
 
@@ -1497,6 +1545,9 @@ export const Machine: MessageFns<Machine> = {
     if (message.agentReady !== false) {
       obj.agentReady = message.agentReady;
     }
+    if (message.savedBytes !== 0n) {
+      obj.savedBytes = message.savedBytes.toString();
+    }
     return obj;
   },
 
@@ -1518,6 +1569,9 @@ export const Machine: MessageFns<Machine> = {
       ? BigInt(object.startedUnixMs)
       : 0n;
     message.agentReady = object.agentReady ?? false;
+    message.savedBytes = (object.savedBytes !== undefined && object.savedBytes !== null)
+      ? BigInt(object.savedBytes)
+      : 0n;
     return message;
   },
 };
@@ -5817,11 +5871,20 @@ export const SaveMachineRequest: MessageFns<SaveMachineRequest> = {
 };
 
 function createBaseSaveMachineResponse(): SaveMachineResponse {
-  return {};
+  return { machine: undefined, savedBytes: 0n };
 }
 
 export const SaveMachineResponse: MessageFns<SaveMachineResponse> = {
-  encode(_: SaveMachineResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+  encode(message: SaveMachineResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.machine !== undefined) {
+      Machine.encode(message.machine, writer.uint32(10).fork()).join();
+    }
+    if (message.savedBytes !== 0n) {
+      if (BigInt.asUintN(64, message.savedBytes) !== message.savedBytes) {
+        throw new globalThis.Error("value provided for field message.savedBytes of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.savedBytes);
+    }
     return writer;
   },
 
@@ -5838,6 +5901,22 @@ export const SaveMachineResponse: MessageFns<SaveMachineResponse> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.machine = Machine.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.savedBytes = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -5850,20 +5929,39 @@ export const SaveMachineResponse: MessageFns<SaveMachineResponse> = {
     }
   },
 
-  fromJSON(_: any): SaveMachineResponse {
-    return {};
+  fromJSON(object: any): SaveMachineResponse {
+    return {
+      machine: isSet(object.machine) ? Machine.fromJSON(object.machine) : undefined,
+      savedBytes: isSet(object.savedBytes)
+        ? BigInt(object.savedBytes)
+        : isSet(object.saved_bytes)
+        ? BigInt(object.saved_bytes)
+        : 0n,
+    };
   },
 
-  toJSON(_: SaveMachineResponse): unknown {
+  toJSON(message: SaveMachineResponse): unknown {
     const obj: any = {};
+    if (message.machine !== undefined) {
+      obj.machine = Machine.toJSON(message.machine);
+    }
+    if (message.savedBytes !== 0n) {
+      obj.savedBytes = message.savedBytes.toString();
+    }
     return obj;
   },
 
   create(base?: DeepPartial<SaveMachineResponse>): SaveMachineResponse {
     return SaveMachineResponse.fromPartial(base ?? {});
   },
-  fromPartial(_: DeepPartial<SaveMachineResponse>): SaveMachineResponse {
+  fromPartial(object: DeepPartial<SaveMachineResponse>): SaveMachineResponse {
     const message = createBaseSaveMachineResponse();
+    message.machine = (object.machine !== undefined && object.machine !== null)
+      ? Machine.fromPartial(object.machine)
+      : undefined;
+    message.savedBytes = (object.savedBytes !== undefined && object.savedBytes !== null)
+      ? BigInt(object.savedBytes)
+      : 0n;
     return message;
   },
 };
@@ -6027,7 +6125,7 @@ export const CloneMachineResponse: MessageFns<CloneMachineResponse> = {
 };
 
 function createBaseSnapshot(): Snapshot {
-  return { machine: "", name: "", createdUnixMs: 0n, diskBytes: 0n, note: "", whileRunning: false };
+  return { machine: "", name: "", createdUnixMs: 0n, diskBytes: 0n, note: "", whileRunning: false, memory: false };
 }
 
 export const Snapshot: MessageFns<Snapshot> = {
@@ -6055,6 +6153,9 @@ export const Snapshot: MessageFns<Snapshot> = {
     }
     if (message.whileRunning !== false) {
       writer.uint32(48).bool(message.whileRunning);
+    }
+    if (message.memory !== false) {
+      writer.uint32(56).bool(message.memory);
     }
     return writer;
   },
@@ -6120,6 +6221,14 @@ export const Snapshot: MessageFns<Snapshot> = {
             message.whileRunning = reader.bool();
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.memory = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -6152,6 +6261,7 @@ export const Snapshot: MessageFns<Snapshot> = {
         : isSet(object.while_running)
         ? globalThis.Boolean(object.while_running)
         : false,
+      memory: isSet(object.memory) ? globalThis.Boolean(object.memory) : false,
     };
   },
 
@@ -6175,6 +6285,9 @@ export const Snapshot: MessageFns<Snapshot> = {
     if (message.whileRunning !== false) {
       obj.whileRunning = message.whileRunning;
     }
+    if (message.memory !== false) {
+      obj.memory = message.memory;
+    }
     return obj;
   },
 
@@ -6191,12 +6304,13 @@ export const Snapshot: MessageFns<Snapshot> = {
     message.diskBytes = (object.diskBytes !== undefined && object.diskBytes !== null) ? BigInt(object.diskBytes) : 0n;
     message.note = object.note ?? "";
     message.whileRunning = object.whileRunning ?? false;
+    message.memory = object.memory ?? false;
     return message;
   },
 };
 
 function createBaseSaveSnapshotRequest(): SaveSnapshotRequest {
-  return { name: "", snapshot: "", note: "" };
+  return { name: "", snapshot: "", note: "", memory: false };
 }
 
 export const SaveSnapshotRequest: MessageFns<SaveSnapshotRequest> = {
@@ -6209,6 +6323,9 @@ export const SaveSnapshotRequest: MessageFns<SaveSnapshotRequest> = {
     }
     if (message.note !== "") {
       writer.uint32(26).string(message.note);
+    }
+    if (message.memory !== false) {
+      writer.uint32(32).bool(message.memory);
     }
     return writer;
   },
@@ -6250,6 +6367,14 @@ export const SaveSnapshotRequest: MessageFns<SaveSnapshotRequest> = {
             message.note = reader.string();
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.memory = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -6267,6 +6392,7 @@ export const SaveSnapshotRequest: MessageFns<SaveSnapshotRequest> = {
       name: isSet(object.name) ? globalThis.String(object.name) : "",
       snapshot: isSet(object.snapshot) ? globalThis.String(object.snapshot) : "",
       note: isSet(object.note) ? globalThis.String(object.note) : "",
+      memory: isSet(object.memory) ? globalThis.Boolean(object.memory) : false,
     };
   },
 
@@ -6281,6 +6407,9 @@ export const SaveSnapshotRequest: MessageFns<SaveSnapshotRequest> = {
     if (message.note !== "") {
       obj.note = message.note;
     }
+    if (message.memory !== false) {
+      obj.memory = message.memory;
+    }
     return obj;
   },
 
@@ -6292,6 +6421,7 @@ export const SaveSnapshotRequest: MessageFns<SaveSnapshotRequest> = {
     message.name = object.name ?? "";
     message.snapshot = object.snapshot ?? "";
     message.note = object.note ?? "";
+    message.memory = object.memory ?? false;
     return message;
   },
 };
@@ -7798,7 +7928,10 @@ export const OrchestratorServiceService = {
       Buffer.from(ReplaceMachineDiskResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ReplaceMachineDiskResponse => ReplaceMachineDiskResponse.decode(value),
   },
-  /** Not built yet. */
+  /**
+   * Suspends a running machine: memory, harts and devices are kept, nothing of it is left in a service but its disk. StartMachine
+   * lets it go on where it was (ORC-35); HaltMachine throws the kept state away.
+   */
   saveMachine: {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/SaveMachine" as const,
     requestStream: false as const,
@@ -7855,7 +7988,10 @@ export interface OrchestratorServiceServer extends UntypedServiceImplementation 
   resizeMachineDisk: handleUnaryCall<ResizeMachineDiskRequest, ResizeMachineDiskResponse>;
   /** The machine's disk is dropped for a new one on an image of the registry. */
   replaceMachineDisk: handleUnaryCall<ReplaceMachineDiskRequest, ReplaceMachineDiskResponse>;
-  /** Not built yet. */
+  /**
+   * Suspends a running machine: memory, harts and devices are kept, nothing of it is left in a service but its disk. StartMachine
+   * lets it go on where it was (ORC-35); HaltMachine throws the kept state away.
+   */
   saveMachine: handleUnaryCall<SaveMachineRequest, SaveMachineResponse>;
 }
 
@@ -8274,7 +8410,10 @@ export interface OrchestratorServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ReplaceMachineDiskResponse) => void,
   ): ClientUnaryCall;
-  /** Not built yet. */
+  /**
+   * Suspends a running machine: memory, harts and devices are kept, nothing of it is left in a service but its disk. StartMachine
+   * lets it go on where it was (ORC-35); HaltMachine throws the kept state away.
+   */
   saveMachine(
     request: SaveMachineRequest,
     callback: (error: ServiceError | null, response: SaveMachineResponse) => void,
