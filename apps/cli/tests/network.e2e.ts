@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { buildBox } from "@polyvisor/boxes";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { removeStale } from "../src/net/check/outside.ts";
 import { Hv } from "./hv.ts";
 
 const missing = (...programs: string[]): string[] => programs.filter((program) => spawnSync("sh", ["-c", `command -v ${program} || [ -x /usr/sbin/${program} ]`]).status !== 0);
@@ -31,7 +32,14 @@ describe.skipIf(noPrivileges.length > 0)("hv net check", () => {
   afterAll(() => hv.close());
 
   it("every mode of the course, two real guests, an outside of its own: who reaches whom is as it should be", async () => {
+    const killed = spawnSync("true").pid.toString(36); // a check that is no more, and its bridge in the way
+    ip("link", "add", `pvo${killed}`, "type", "bridge");
+    ip("addr", "add", "198.51.100.1/24", "dev", `pvo${killed}`);
+    ip("link", "set", `pvo${killed}`, "up");
+    ip("netns", "add", `pv-out-${killed}`);
     const { stdout, stderr } = await hv.run(["net", "check", "--json"]);
+    expect(ip("-o", "link", "show", "type", "bridge")).not.toContain(`pvo${killed}`);
+    expect(ip("netns", "list")).not.toContain(`pv-out-${killed}`);
     const { outcomes } = JSON.parse(stdout || "{}") as { outcomes: Outcome[] };
     expect(outcomes?.length, stderr).toBe(7 * 5);
     expect(outcomes.filter(({ expected, actual }) => expected !== actual)).toEqual([]);
@@ -43,7 +51,7 @@ describe.skipIf(noPrivileges.length > 0)("hv net check", () => {
 describe.skipIf(noPrivileges.length > 0)("a machine on three networks, with real peers", () => {
   const hv = new Hv();
   const directory = mkdtempSync(join(tmpdir(), "hv-net-"));
-  const bridge = `pvb${id}`;
+  const bridge = `pvo${id}`; // named so that a later run removes it should this one be killed
   const children: ChildProcess[] = [];
   const noQemu = missing("qemu-system-riscv64");
   const noDnsmasq = missing("dnsmasq");
@@ -60,6 +68,7 @@ describe.skipIf(noPrivileges.length > 0)("a machine on three networks, with real
   };
 
   beforeAll(async () => {
+    await removeStale();
     ip("link", "add", bridge, "type", "bridge");
     ip("addr", "add", "198.51.100.1/24", "dev", bridge);
     ip("link", "set", bridge, "up");

@@ -1,4 +1,4 @@
-import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { execFileSync, spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { existsSync } from "node:fs";
 import { createInterface } from "node:readline";
 
@@ -23,6 +23,7 @@ export class Namespace {
   readonly #children = new Set<ChildProcess>();
 
   constructor(purpose: string) {
+    removeStale();
     this.name = `pv-${purpose}-${process.pid}`;
     execFileSync("ip", ["netns", "add", this.name]);
     this.run("ip", "link", "set", "lo", "up");
@@ -52,6 +53,14 @@ export class Namespace {
   close(): void {
     for (const child of this.#children) child.kill("SIGKILL");
     execFileSync("ip", ["netns", "del", this.name]);
+  }
+}
+
+/** Those of test runs that were killed. */
+function removeStale(): void {
+  for (const [, name, pid] of execFileSync("ip", ["netns", "list"], { encoding: "utf8" }).matchAll(/^(pv-[a-z]+-(\d+))\b/gm)) {
+    if (existsSync(`/proc/${pid}`)) continue;
+    spawnSync("ip", ["netns", "del", name!]); // or another run did
   }
 }
 

@@ -8,6 +8,8 @@ const run = promisify(execFile);
 const OUTSIDE = `${OUTSIDE_SUBNET}.2`;
 export const HOST_ON_BRIDGE = `${OUTSIDE_SUBNET}.1`;
 const CONNECT_MS = 2500;
+/** Names end with the process that made them, in base 36. */
+const [BRIDGE, NAMESPACE] = ["pvo", "pv-out-"];
 
 /** Answers every connection with a name, and closes. */
 const SERVER = (name: string, address: string): string =>
@@ -36,9 +38,10 @@ export class Outside {
 
   static async open(): Promise<Outside> {
     const id = process.pid.toString(36);
-    const [namespace, bridge, near, far] = [`pv-out-${id}`, `pvo${id}`, `pvn${id}`, `pvf${id}`];
+    const [namespace, bridge, near, far] = [`${NAMESPACE}${id}`, `${BRIDGE}${id}`, `pvn${id}`, `pvf${id}`];
     const ip = (...args: string[]): Promise<unknown> => run("ip", args);
     try {
+      await removeStale();
       await ip("netns", "add", namespace);
       await ip("link", "add", bridge, "type", "bridge");
       await ip("link", "add", near, "type", "veth", "peer", "name", far);
@@ -71,6 +74,23 @@ export class Outside {
   }
 }
 
+/** What a killed check has left: two bridges with the same subnet would both be the host's way there. */
+export async function removeStale(): Promise<void> {
+  const list = async (...args: string[]): Promise<string[]> => {
+    const { stdout } = await run("ip", args).catch(() => ({ stdout: "" }));
+    return stdout.split("\n").map((line) => line.replace(/^\d+: /, "").split(/[: @]/)[0]!);
+  };
+  const ended = (prefix: string) => (name: string) => name.startsWith(prefix) && /^[0-9a-z]+$/.test(name.slice(prefix.length)) && !runs(parseInt(name.slice(prefix.length), 36));
+  for (const bridge of (await list("-o", "link", "show", "type", "bridge")).filter(ended(BRIDGE))) await run("ip", ["link", "del", bridge]).catch(() => {});
+  for (const namespace of (await list("netns", "list")).filter(ended(NAMESPACE))) await run("ip", ["netns", "del", namespace]).catch(() => {});
+}
+function runs(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
+}
 async function remove(namespace: string, bridge: string): Promise<void> {
   await run("ip", ["link", "del", bridge]).catch(() => {});
   await run("ip", ["netns", "del", namespace]).catch(() => {}); // and with it the veth pair
