@@ -83,6 +83,18 @@ describe("TCP through the NAT", () => {
     expect(answer).toMatchObject([{ source: WORLD, destination: GUEST }]);
     expect(segments(answer)).toMatchObject([{ flags: SYN | ACK, acknowledgment: 1001 }]);
   });
+  it("DSCP of the guest goes on to the host's socket, from the SYN and whenever it changes; ECN does not (RFC 3168, 5)", async () => {
+    const { send, tcpPacket, host, packets, segments } = await start();
+    send({ ...tcpPacket({}), trafficClass: 0xb9 });
+    expect(host.stream.trafficClass).toBe(0xb8);
+    host.stream.events.connected();
+    const [synAck] = segments(packets());
+    const next = { ...tcpPacket({ flags: ACK, sequence: 1001, acknowledgment: synAck!.sequence + 1 }), trafficClass: 0x23 };
+    send(next);
+    expect(host.stream.trafficClass).toBe(0x20);
+    send({ ...next, trafficClass: 0 });
+    expect(host.stream.trafficClass).toBe(0);
+  });
   it("a server that speaks first is not read before the guest's handshake is over: nothing it says is lost", async () => {
     const { send, tcpPacket, host, packets, segments } = await start();
     send(tcpPacket({}));

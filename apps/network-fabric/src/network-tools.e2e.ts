@@ -78,6 +78,17 @@ describe.skipIf(missing !== undefined)("the tools of a network's users, from a g
     const udp = run("-u", "-b", "20M", "-l", "1400");
     expect(udp.end.sum!.packets).toBeGreaterThan(1000);
     expect(udp.end.sum!.lost_percent).toBeLessThan(5);
+    if (!absent("tcpdump")) {
+      const marked = rig.world.spawn("tcpdump", ["-i", "up1", "-n", "-c", "1", "-l", "-v", "tcp[2:2] = 5201 and ip[1] & 0xfc = 0xb8"]); // DSCP EF (RFC 3246)
+      let text = "";
+      marked.stdout!.on("data", (chunk) => (text += String(chunk)));
+      const over = new Promise((resolve) => marked.once("exit", resolve));
+      await new Promise((resolve) => setTimeout(resolve, 1500)); // until it listens
+      run("-S", "0xb8");
+      marked.kill("SIGINT");
+      await over;
+      expect(text).toContain("tos 0xb8");
+    }
     server.kill();
   }, 60_000);
   it.skipIf(absent("hping3"))("hping3: odd flags, fragments, wrong checksums: counted or answered as a kernel would, and nothing falls over", async () => {

@@ -186,7 +186,7 @@ function addCables(net: Command, cli: Cli): void {
     .action(async (id: string, to: string, options: NetOptions) => {
       const { network } = await stackOf(cli, options, id);
       const { port } = await network.movePort({ port: id, network: to });
-      cli.answer(options, port, () => `${id} is on ${to} now; its guest has to ask for an address anew (udhcpc -n -q -i eth0)`);
+      cli.answer(options, port, () => `${id} is on ${to} now; its guest has to ask for an address anew (udhcpc -n -q -i eth${/\d+$/.exec(id)?.[0] ?? 0})`);
     });
 
   interface PlugOptions extends NetOptions {

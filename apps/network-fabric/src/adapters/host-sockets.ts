@@ -84,6 +84,14 @@ function wrap(socket: Socket, events: HostStreamEvents): HostStream {
     },
     pause: () => void socket.pause(),
     resume: () => void socket.resume(),
+    mark(trafficClass) {
+      if (over || socket.destroyed) return;
+      try {
+        socket.setTypeOfService(trafficClass);
+      } catch {
+        // a host that does not let us choose: its packets go as usual
+      }
+    },
     reset() {
       if (over) return;
       over = true;

@@ -67,6 +67,7 @@ export function dnsStream(dns: DnsForwarder | undefined, events: HostStreamEvent
     },
     pause() {},
     resume() {},
+    mark() {},
     reset() {
       over = true;
     },

@@ -21,6 +21,7 @@ export class FakeStream implements HostStream {
   greedy = true;
   ended = false;
   paused = false;
+  trafficClass = 0;
   resets = 0;
 
   constructor(to: HostAddress, events: HostStreamEvents) {
@@ -49,6 +50,9 @@ export class FakeStream implements HostStream {
   }
   resume(): void {
     this.paused = false;
+  }
+  mark(trafficClass: number): void {
+    this.trafficClass = trafficClass;
   }
   reset(): void {
     this.resets++;

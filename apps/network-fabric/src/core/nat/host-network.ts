@@ -39,6 +39,8 @@ export interface HostStream {
   end(): void;
   pause(): void;
   resume(): void;
+  /** How its packets are to be treated on their way: DSCP (RFC 2474, 3) in its place in the byte, where the host can say so. */
+  mark(trafficClass: number): void;
   /** Ends with a reset; no event comes any more. */
   reset(): void;
 }

@@ -61,6 +61,7 @@ export class TcpFlow implements TcpUser, HostStreamEvents {
   /** From the guest, in this batch of frames: written to the host's socket as one, because a write costs more than a copy. */
   #gather: Uint8Array[] = [];
   #gathered = 0;
+  #trafficClass = 0;
   #paused = false;
   #hostEnded = false;
   #guestEnded = false;
@@ -92,9 +93,10 @@ export class TcpFlow implements TcpUser, HostStreamEvents {
   }
 
   /** The guest's SYN: nothing is said to it before the host's connect has come to an end. */
-  connect(opening: { packet: Ipv4Packet; syn: TcpSegment; refuse: (packet: Ipv4Packet, code: number | "reset") => void }, connect: (events: HostStreamEvents) => HostStream): void {
+  connect(opening: { packet: Ipv4Packet; syn: TcpSegment; refuse: (packet: Ipv4Packet, code: number | "reset") => void }, connect: (events: HostStreamEvents) => HostStream, trafficClass: number): void {
     this.#opening = opening;
     this.#stream = connect(this);
+    this.#mark(trafficClass);
   }
   /** A connection that came to a forwarded port: the guest is asked. */
   offer(stream: HostStream): void {
@@ -104,12 +106,19 @@ export class TcpFlow implements TcpUser, HostStreamEvents {
     this.#arm();
   }
   /** A segment from the guest. */
-  segment(segment: TcpSegment): void {
+  segment(segment: TcpSegment, trafficClass: number): void {
     this.lastAt = this.#now();
+    this.#mark(trafficClass);
     if (this.#connection) {
       this.#connection.segment(segment, this.lastAt);
       this.#owner.dirty(this);
     } else if (segment.flags & TCP_FLAG.RST) this.drop(); // it does not want to connect any more
+  }
+  /** Programs choose their class before they connect, or later. */
+  #mark(trafficClass: number): void {
+    if (trafficClass === this.#trafficClass) return;
+    this.#trafficClass = trafficClass;
+    this.#stream?.mark(trafficClass);
   }
   /** Whether a SYN may open a new connection in this one's place. */
   replaceableBy(syn: TcpSegment): boolean {

@@ -11,6 +11,9 @@ export const MAXIMUM_CONNECTING = 512;
 /** Ports of the gateway that connections to a guest come from. */
 const FIRST_EPHEMERAL = 49_152; // RFC 6335, 6
 
+/** The rest of the byte is ECN, which each of the two connections has for itself (RFC 3168, 5). */
+const DSCP_MASK = 0xfc;
+
 /** The flows of one guest. */
 interface GuestFlows {
   /** By the guest's port, then by remote address and port. */
@@ -47,7 +50,7 @@ export class TcpNat implements TcpFlowOwner {
     if (!segment) return;
     const { source, destination } = packet;
     const flow = this.#guests.get(source)?.byPort.get(segment.sourcePort)?.get(remoteKey(destination, segment.destinationPort));
-    if (flow && !flow.replaceableBy(segment)) return flow.segment(segment);
+    if (flow && !flow.replaceableBy(segment)) return flow.segment(segment, packet.trafficClass & DSCP_MASK);
     if ((segment.flags & (TCP_FLAG.SYN | TCP_FLAG.ACK | TCP_FLAG.RST)) !== TCP_FLAG.SYN) return this.#guest.reset(packet);
     flow?.drop(); // TIME-WAIT, and the guest uses its port again (RFC 9293, 3.10.7.4)
     this.#open(packet, segment, { address: to, port: segment.destinationPort }, connect);
@@ -68,7 +71,7 @@ export class TcpNat implements TcpFlowOwner {
     this.counters.nat_tcp_opened++;
     // The SYN lives longer than its frame: the connect may take minutes.
     const opening = { packet: { ...packet, payload: packet.payload.slice() }, syn: { ...syn, options: syn.options.slice(), payload: new Uint8Array(0) } };
-    flow.connect({ ...opening, refuse: (refused, how) => this.#refuse(refused, how) }, (events) => connect(to, events));
+    flow.connect({ ...opening, refuse: (refused, how) => this.#refuse(refused, how) }, (events) => connect(to, events), packet.trafficClass & DSCP_MASK);
   }
   connected(flow: TcpFlow): void {
     if (this.#connecting.delete(flow)) this.#guests.get(this.#keys.get(flow)!.guest)!.connecting--;
