@@ -86,6 +86,7 @@ function wrap(socket: Socket, events: HostStreamEvents): HostStream {
     resume: () => void socket.resume(),
     mark(trafficClass) {
       if (over || socket.destroyed) return;
+      if (socket.connecting) return void socket.once("connect", () => this.mark(trafficClass)); // there may be no descriptor yet
       try {
         socket.setTypeOfService(trafficClass);
       } catch {

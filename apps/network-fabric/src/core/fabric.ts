@@ -93,7 +93,7 @@ export class Fabric {
       if (name === DEFAULT_NETWORK.name) throw new ContractError("precondition", `deleteNetwork: ${name} is the default network and stays`);
       if (network.ports.size > 0) {
         const owners = [...network.ports].slice(0, 3).map(({ info }) => info.id);
-        throw new ContractError("precondition", `deleteNetwork: ${owners.join(", ")} ${owners.length === 1 ? "is" : "are"} on ${name}; move or delete ${owners.length === 1 ? "it" : "them"} first`);
+        throw new ContractError("precondition", `deleteNetwork: ports are on ${name} (${owners.join(", ")}${network.ports.size > 3 ? ", ..." : ""}); move or delete them first`);
       }
       network.close();
       this.#networks.delete(name);
