@@ -23,6 +23,8 @@ interface TranslateOptions {
   json?: boolean;
 }
 
+/** Some thousand regions, on a host with other things to do. */
+const TRANSLATION_MS = 150_000;
 const SOURCE = /\.(s|S|asm)$/;
 
 /** hv translate: translates what a box or kernel runs ahead of time, or shows how a piece of code is translated. */
@@ -62,7 +64,7 @@ async function translate(cli: Cli, what: string, options: TranslateOptions): Pro
     const seconds = options.seconds === undefined ? (isFile ? 10 : 0) : parseSeconds(options.seconds);
     await sleep(seconds * 1000);
     cli.note(`translating what ${options.machine ? name : what} has run`);
-    const translation = (await orchestrator.saveMachineTranslation({ name })).translation!;
+    const translation = (await orchestrator.saveMachineTranslation({ name }, { timeoutMs: TRANSLATION_MS })).translation!;
     const { regions, bytes, wasmBytes, key } = translation;
     cli.answer(options, toJson(translation), () =>
       `${regions} regions, ${(Number(wasmBytes) / 1e6).toFixed(1)} MB of WebAssembly (${(Number(bytes) / 1e6).toFixed(1)} MB in all), kept as polyvisor/translations:${key}`);
