@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { Port } from "@polyvisor/contracts/network";
+import { Network, NetworkMode, Port } from "@polyvisor/contracts/network";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { MAXIMUM_CONNECTING } from "./core/nat/tcp-nat.ts";
 import { Namespace, namespacesMissing } from "./testing/namespaces.ts";
@@ -114,6 +114,35 @@ describe.skipIf(missing !== undefined)("the tools of a network's users, from a g
     }
   });
 
+  it.skipIf(absent("ping"))("offline: machines on an internal network reach each other, those on a host-only one the host, too", async () => {
+    const { host, fabric } = rig;
+    host.run("ip", "link", "set", "up0", "down");
+    expect(host.run("ip", "route")).not.toContain("192.0.2");
+    const machines = [new Namespace("one"), new Namespace("two")];
+    try {
+      for (const [name, mode, subnet] of [["lan", NetworkMode.INTERNAL, "10.77.0"], ["ho", NetworkMode.HOST_ONLY, "192.168.77"]] as const) {
+        const { network } = await fabric.createNetwork({ network: Network.fromPartial({ name, mode, subnet: `${subnet}.0/24` }) });
+        for (const [i, machine] of machines.entries()) {
+          const tap = `pv${name}${i}${process.pid % 100_000}`;
+          await fabric.createPort({ port: Port.fromPartial({ id: `${machine.name}/${name}`, machine: machine.name, network: name, mac: `52:54:00:77:${mode}0:0${i}`, peer: `tap:${tap}` }) });
+          host.run("ip", "link", "set", tap, "netns", machine.name);
+          machine.run("ip", "link", "set", tap, "address", `52:54:00:77:${mode}0:0${i}`, "up");
+          machine.run("ip", "address", "add", `${subnet}.${10 + i}/24`, "dev", tap);
+        }
+        const [one, two] = machines as [Namespace, Namespace];
+        expect(one.run("ping", "-c", "2", "-i", "0.2", `${subnet}.11`)).toContain(" 0% packet loss");
+        if (mode === NetworkMode.HOST_ONLY) {
+          expect(two.run("ping", "-c", "1", network!.hostAddress)).toContain(" 0% packet loss");
+          expect(host.run("ping", "-c", "1", `${subnet}.10`)).toContain(" 0% packet loss");
+        }
+      }
+    } finally {
+      for (const { id } of (await fabric.listPorts({ machine: "" })).ports.filter(({ network }) => network === "lan" || network === "ho")) await fabric.deletePort({ id });
+      for (const name of ["lan", "ho"]) await fabric.deleteNetwork({ name });
+      for (const machine of machines) machine.close();
+      host.run("ip", "link", "set", "up0", "up");
+    }
+  }, 30_000);
   it("the host roams: offline → told at once, the host itself stays reachable; another upstream → new connections, and the guest has changed nothing", async () => {
     const { guest, host, world } = rig;
     await host.server(9000);
