@@ -118,6 +118,20 @@ describe.each([
     expect(seen).toEqual(Array.from({ length: 100 }, (_, i) => String(i)));
   });
 
+  it("keeps what a stream brought before anybody listened, though the stream has ended since", async () => {
+    const port = await connect({
+      watchHarts: (_request, out) => {
+        for (let i = 0; i < 3; i++) out.send({ ...created, reason: String(i) });
+        out.close();
+      },
+    });
+    const channel = port.cpu.watchHarts({ machine: "m" });
+    expect(await ended(channel)).toBeUndefined();
+    const found: string[] = [];
+    for await (const { reason } of messages(channel)) found.push(reason);
+    expect(found).toEqual(["0", "1", "2"]);
+  });
+
   it("delivers what was sent before a stream fails, then the error", async () => {
     const port = await connect({
       watchHarts: (_request, out) => {

@@ -151,8 +151,12 @@ class ClientChannel implements Channel<any, any> {
   #receive(message: unknown): void {
     if (this.closed) return;
     if (!this.#listener) return void this.#early.push(message);
+    this.#deliver(message);
+  }
+
+  #deliver(message: unknown): void {
     try {
-      this.#listener(message);
+      this.#listener!(message);
     } catch (error) {
       this.close(asContractError(error));
     }
@@ -177,7 +181,8 @@ class ClientChannel implements Channel<any, any> {
 
   onMessage(listener: (message: unknown) => void): void {
     this.#listener = listener;
-    for (const message of this.#early.splice(0)) this.#receive(message);
+    // Also when the peer has ended the stream meanwhile: what it sent before has come.
+    for (let message: unknown; this.#early.length > 0; this.#deliver(message)) message = this.#early.shift();
   }
 
   onDrain(listener: () => void): void {
@@ -191,6 +196,7 @@ class ClientChannel implements Channel<any, any> {
 
   /** Without an error what was sent still arrives; with one the call is cancelled and the peer sees "cancelled". */
   close(error?: ContractError): void {
+    this.#early = [];
     if (this.closed) return;
     this.#stream.resume();
     if (error || !this.#stream.end) this.#stream.cancel();
