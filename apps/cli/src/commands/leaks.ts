@@ -37,7 +37,7 @@ export function addLeaksCommand(program: Command, cli: Cli): void {
     leaks.push(...processes(cli.home, stacks), ...files(cli.home));
     if (leaks.length > 0) cli.exitCode = EXIT_FAILURE;
     cli.answer(options, { leaks, garbageBlobs: garbage.blobs, garbageBytes: garbage.bytes }, () => {
-      const blobs = garbage.blobs > 0n ? `\n${garbage.blobs} blobs that nothing needs (${formatBytes(garbage.bytes)}); hv registry gc removes them` : "";
+      const blobs = garbage.blobs > 0n ? `\n${garbage.blobs} blobs that nothing needs (${formatBytes(garbage.bytes)}); hv registry gc removes those older than an hour (--grace 0: all)` : "";
       return (leaks.length > 0 ? table(["kind", "what", "where"], leaks.map((leak) => [leak.kind, leak.what, leak.where])) : "nothing is left over") + blobs;
     });
   });

@@ -161,7 +161,7 @@ export class DiskStore {
     const bytes = checkedBytes(`resizeDisk ${id}`, wantedBytes);
     await this.#alone(id, `resizeDisk ${id}`, async (record) => {
       if (bytes < record.bytes) {
-        if (!mayShrink) throw new ContractError("precondition", `resizeDisk ${id}: ${bytes} bytes are fewer than the disk's ${record.bytes}; what lies behind would be lost. Shrink its filesystem first, then say that it may shrink`);
+        if (!mayShrink) throw new ContractError("precondition", `resizeDisk ${id}: ${bytes} bytes are fewer than the disk's ${record.bytes}; what lies behind would be lost. Shrink its filesystem first, then say that it may shrink (hv disk resize --shrink)`);
         await writeDiskRecord(this.#storage, { ...record, bytes, cutFrom: Math.max(record.bytes, record.cutFrom ?? 0) });
         return;
       }
