@@ -50,6 +50,7 @@ class WorkerHart implements HartThread {
       workerData: { options, translator: connection } satisfies HartWorkerData,
       transferList: [connection.port],
       execArgv: [],
+      resourceLimits: { maxYoungGenerationSizeMb: 4 },
       name: `hart${options.hart}`,
     });
     this.ready = new Promise((resolve, reject) => {

@@ -72,7 +72,7 @@ export class TranslatorThread {
   connect(client: TranslatorClient): void {
     this.#harts++;
     if (!this.#worker) {
-      this.#worker = new Worker(new URL("./translator-worker.ts", import.meta.url), { workerData: this.#memory, execArgv: [], name: "translator" });
+      this.#worker = new Worker(new URL("./translator-worker.ts", import.meta.url), { workerData: this.#memory, execArgv: [], resourceLimits: { maxYoungGenerationSizeMb: 8 }, name: "translator" });
       this.#worker.unref();
       this.#worker.on("message", ({ key, index, module }: CompiledMessage) => {
         const kept = this.#translations.get(key)?.modules[index];
