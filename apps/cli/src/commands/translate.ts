@@ -7,7 +7,6 @@ import type { Command } from "commander";
 import { addCommand, type Cli } from "../cli.ts";
 import { UsageError } from "../cli-error.ts";
 import { parseSeconds } from "../format/quantity.ts";
-import { toJson } from "../format/json.ts";
 import type { Topology } from "../stack/home.ts";
 import { topologyOption, up } from "./up.ts";
 
@@ -66,7 +65,7 @@ async function translate(cli: Cli, what: string, options: TranslateOptions): Pro
     cli.note(`translating what ${options.machine ? name : what} has run`);
     const translation = (await orchestrator.saveMachineTranslation({ name }, { timeoutMs: TRANSLATION_MS })).translation!;
     const { regions, bytes, wasmBytes, key } = translation;
-    cli.answer(options, toJson(translation), () =>
+    cli.answer(options, translation, () =>
       `${regions} regions, ${(Number(wasmBytes) / 1e6).toFixed(1)} MB of WebAssembly (${(Number(bytes) / 1e6).toFixed(1)} MB in all), kept as polyvisor/translations:${key}`);
   } finally {
     if (!options.machine) await orchestrator.destroyMachine({ name });
