@@ -4,6 +4,7 @@ import type { HostError, HostNetwork, HostStream, HostStreamEvents } from "../co
 import { bindDatagrams, datagrams } from "./host-datagrams.ts";
 import { LinuxEcho } from "./host-echo.ts";
 import { hostError, showAddress } from "./host-error.ts";
+import { youngBuffer } from "./young-buffers.ts";
 
 /** The host's network through its sockets: what any user may do. */
 export function hostSockets(): HostNetwork {
@@ -52,6 +53,7 @@ function wrap(socket: Socket, events: HostStreamEvents): HostStream {
   let over = false;
   let failure: HostError | undefined;
   socket.on("data", (chunk: Uint8Array) => {
+    youngBuffer(2 * chunk.length); // it, and the frames that are made of it
     if (!over) events.data(chunk);
   });
   socket.on("end", () => {
@@ -77,6 +79,7 @@ function wrap(socket: Socket, events: HostStreamEvents): HostStream {
       return socket.writableLength;
     },
     write(chunk) {
+      youngBuffer(chunk.length);
       if (!over) socket.write(chunk);
     },
     end() {

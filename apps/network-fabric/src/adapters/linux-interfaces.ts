@@ -8,6 +8,7 @@ import { FdPoller } from "./fd-poller.ts";
 import { linuxCalls, O_NONBLOCK_RDWR, type LinuxCalls } from "./linux-calls.ts";
 import { failure, ifreq, InterfaceSettings } from "./linux-interface.ts";
 import { readVirtioHeader, VIRTIO_NET_HEADER_BYTES, writeVirtioHeader } from "./virtio-header.ts";
+import { youngBuffer } from "./young-buffers.ts";
 
 /** linux/if_tun.h */
 const TUNSETIFF = 0x4004_54ca;
@@ -125,6 +126,7 @@ export class LinuxInterfaces implements HostInterfaces {
         const length = calls.read(fd, buffer, READ_BYTES);
         if (length <= headerBytes) break;
         const offload = readVirtioHeader(buffer);
+        youngBuffer(length);
         if (length >= GIVEN_AWAY_BYTES) {
           frames.push({ data: new Uint8Array(buffer.buffer, headerBytes, length - headerBytes), offload });
           buffer = Buffer.allocUnsafeSlow(READ_BYTES);
