@@ -71,6 +71,41 @@ describe("a machine", () => {
     for (const folder of ["layers", "tmp", "disks"]) expect(existsSync(join(hv.home, "registry", folder)) ? readdirSync(join(hv.home, "registry", folder)) : []).toEqual([]);
   });
 
+  it("is suspended under load, moved in one file, and goes on elsewhere with 2 harts on another topology and engine: processes, tmpfs, open files, disk", { timeout: 300_000 }, async () => {
+    const pv = join(hv.home, "saved.pv");
+    await hv.ok("up", "here", "--cpus", "2");
+    const digest = (machine: string, path: string) => hv.sh(machine, `sha256sum < ${path}`);
+    const count = async (machine: string, path: string): Promise<number> => Number((await hv.sh(machine, `tail -n 1 ${path}`)).stdout);
+    await hv.sh("here", "mkdir -p /run/t /mnt; mount -t tmpfs t /run/t; mount /dev/vda /mnt; head -c 300000 /dev/urandom > /run/t/file; dd if=/dev/urandom of=/mnt/file bs=64k count=10 2>/dev/null");
+    const busy = (loop: string) => hv.sh("here", `(${loop}) >/dev/null 2>&1 </dev/null &`);
+    await busy("exec 3>>/mnt/log; i=0; while :; do i=$((i+1)); echo $i >&3; echo $i > /run/t/count; sleep 0.05; done");
+    await busy("while :; do dd if=/dev/zero of=/mnt/load bs=64k count=16; sync; ping -c 3 -i 0.2 10.0.2.2; done");
+    const before = [await digest("here", "/run/t/file"), await digest("here", "/mnt/file")];
+    const counted = await count("here", "/run/t/count");
+
+    await hv.ok("snapshot", "save", "here", "live", "--memory");
+    expect(await count("here", "/run/t/count")).toBeGreaterThanOrEqual(counted);
+    await hv.ok("suspend", "here");
+    expect(await hv.json("status", "here")).toMatchObject({ state: "saved" });
+    expect((await hv.run(["disk", "resize", "here", "1G"])).stderr).toMatch(/is suspended/);
+    await hv.ok("snapshot", "export", "here", pv);
+    await hv.ok("destroy", "here");
+    expect((await hv.json<Leaks>("leaks")).leaks).toEqual([]);
+
+    await hv.ok("import", pv, "there", "--topology", "processes");
+    await hv.ok("set", "there", "--engine", "interpreter");
+    await hv.ok("resume", "there");
+    expect([await digest("there", "/run/t/file"), await digest("there", "/mnt/file")]).toEqual(before);
+    const [ram, disk] = [await count("there", "/run/t/count"), await count("there", "/mnt/log")];
+    expect(ram).toBeGreaterThan(counted);
+    await hv.sh("there", "sleep 1");
+    expect(await count("there", "/run/t/count")).toBeGreaterThan(ram);
+    expect(await count("there", "/mnt/log")).toBeGreaterThan(disk);
+    expect((await hv.sh("there", "ping -c 1 -W 5 10.0.2.2 >/dev/null; echo $?")).stdout.trim()).toBe("0");
+    await hv.ok("destroy", "there");
+    expect((await hv.json<Leaks>("leaks")).leaks).toEqual([]);
+  });
+
   it("files that are cut, damaged, foreign or empty → refused, saying what is wrong; no machine, no disk", { timeout: 240_000 }, async () => {
     const pv = join(hv.home, "two.pv");
     const whole = existsSync(pv) ? readFileSync(pv) : Buffer.alloc(0);
