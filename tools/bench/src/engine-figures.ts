@@ -1,6 +1,7 @@
-import { copyFileSync, readFileSync, readdirSync } from "node:fs";
+import { closeSync, copyFileSync, openSync, readFileSync, readSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { buildBox } from "@polyvisor/boxes";
+import { holderReserveBytes } from "@polyvisor/machine";
 import { type Figure, median } from "./figures.ts";
 import type { Hv } from "./hv.ts";
 import { QemuGuest, runBare } from "./qemu.ts";
@@ -115,12 +116,27 @@ async function idle(hv: Hv, machine: string, step: (text: string) => void): Prom
   return { name: `idle guest (${machine}), whole daemon`, unit: "% of a core", values: { dynamic: share }, target: "<= 1" };
 }
 
-/** What the daemon holds in memory besides the guest's pages. */
+/** What the daemon holds in memory besides those of the guest's pages that are in RAM. */
 async function memory(hv: Hv, machine: string): Promise<Figure> {
-  const stats = await hv.run("stats", machine);
-  const touched = Number(/^touchedPages\s+([\d,]+)/m.exec(stats)?.[1]?.replaceAll(",", "") ?? Number.NaN) * 4096;
-  const resident = Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${daemon(hv)}/status`, "utf8"))![1]) * 1024;
-  return { name: "memory beyond guest RAM", unit: "MB", values: { dynamic: (resident - touched) / 1e6 }, target: "<= 150" };
+  const ram = Number(/^ramBytes\s+([\d,]+)/m.exec(await hv.run("stats", machine))![1]!.replaceAll(",", ""));
+  const pid = daemon(hv);
+  const resident = Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1]) * 1024;
+  return { name: "memory beyond guest RAM", unit: "MB", values: { dynamic: (resident - residentGuestBytes(pid, ram)) / 1e6 }, target: "<= 150" };
+}
+
+/** The guest's RAM is the end of the machine's WebAssembly memory; /proc/PID/pagemap has 8 bytes per page, bit 63: in RAM. */
+export function residentGuestBytes(pid: number, ram: number): number {
+  const bytes = ram + holderReserveBytes(1);
+  const mappings = [...readFileSync(`/proc/${pid}/maps`, "utf8").matchAll(/^([0-9a-f]+)-([0-9a-f]+) rw/gm)];
+  const end = mappings.map((found) => [Number.parseInt(found[1]!, 16), Number.parseInt(found[2]!, 16)] as const).find(([from, to]) => to - from === bytes)?.[1];
+  if (end === undefined) return Number.NaN;
+  const entries = Buffer.alloc((ram / 4096) * 8);
+  const file = openSync(`/proc/${pid}/pagemap`, "r");
+  readSync(file, entries, 0, entries.length, ((end - ram) / 4096) * 8);
+  closeSync(file);
+  let pages = 0;
+  for (let at = 7; at < entries.length; at += 8) if (entries[at]! & 0x80) pages++;
+  return pages * 4096;
 }
 
 /** The daemon's process: the one that hart threads are in. */
