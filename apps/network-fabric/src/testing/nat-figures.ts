@@ -1,6 +1,6 @@
 /**
  * The NAT beside slirp4netns and pasta, each with a namespace as its guest, in one run: `node nat-figures.ts [ROUNDS [MTU]]`, as root.
- * Medians are printed as a table. Peers that are not installed are left out. One round of one MTU takes less than 150 s.
+ * Medians are printed as a table. Peers that are not installed are left out.
  */
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
