@@ -35,6 +35,8 @@ describe("hv", () => {
       "hv status",
       "hv halt",
       "hv destroy",
+      "hv suspend",
+      "hv resume",
       "snapshot save",
       "snapshot restore",
       "snapshot ls",

@@ -25,13 +25,14 @@ export class Hv {
   }
 
   /** Runs one command; a non-zero exit status is an answer, not an error. */
-  run(args: readonly string[], { timeoutMs = 240_000, input = "" }: { timeoutMs?: number; input?: string | Uint8Array } = {}): Promise<Outcome> {
+  run(args: readonly string[], { timeoutMs = 240_000, input = "", onStderr }: { timeoutMs?: number; input?: string | Uint8Array; onStderr?: (text: string) => void } = {}): Promise<Outcome> {
     return new Promise((resolve, reject) => {
       const env = { ...process.env, HV_HOME: this.home };
       const child = execFile(process.execPath, [BIN, ...args], { env, timeout: timeoutMs, killSignal: "SIGKILL", maxBuffer: 64 << 20 }, (error, stdout, stderr) => {
         if (error?.killed) reject(new Error(`hv ${args.join(" ")} was still running after ${timeoutMs} ms:\n${stdout}${stderr}`));
         else resolve({ status: typeof error?.code === "number" ? error.code : error ? 1 : 0, stdout, stderr });
       });
+      if (onStderr) child.stderr!.on("data", onStderr);
       child.stdin!.end(input);
     });
   }
