@@ -1,7 +1,7 @@
 import { createReadStream } from "node:fs";
 import { open, rename, rm, stat } from "node:fs/promises";
 import { ContractError, messages, type Channel } from "@polyvisor/contracts";
-import type { DiskImage, ImagePort } from "@polyvisor/contracts/image";
+import type { DiskImage, ImagePort, ImportImageRequest } from "@polyvisor/contracts/image";
 import { CliError } from "./cli-error.ts";
 
 /** Well under gRPC's 4 MiB, large enough to pipeline. */
@@ -40,7 +40,7 @@ async function sendFile<Request, Response>(channel: Channel<Request, Response>, 
 /** A disk file of another program as a chunked image of the registry. */
 export async function importImage(images: ImagePort, path: string, format: string): Promise<DiskImage> {
   const size = BigInt(await sizeOf(path));
-  const { image } = await sendFile(images.importImage(), path, (data, finish) => ({ format, size, data, finish }));
+  const { image } = await sendFile(images.importImage(), path, (data, finish) => ({ format, size, data, finish, zeros: 0n }) satisfies ImportImageRequest);
   return image!;
 }
 
