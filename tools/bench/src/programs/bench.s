@@ -59,10 +59,14 @@ compute:
     la a0, name_compute
     call report
 
-# Round trips to a device: the UART's line status register.
+# Round trips to a device: the UART's line status register. The first ones warm the services up and are not measured.
 exits:
     li s2, EXITS
     li s5, UART
+0:  lbu t0, 5(s5)
+    addi s2, s2, -1
+    bnez s2, 0b
+    li s2, EXITS
     rdtime s0
 1:  lbu t0, 5(s5)
     addi s2, s2, -1
