@@ -40,7 +40,14 @@ export class BlobStore {
   /** Takes in a finished scratch file whose bytes have been hashed to `digest`; it is synced here. */
   adopt(file: File, scratch: string, digest: string): Promise<void> {
     return this.hold(digest, async () => {
-      await file.sync();
+      try {
+        await file.sync();
+      } catch (error) {
+        // The kernel may have forgotten what it could not write: a second sync of the same file would lie.
+        await file.close();
+        await this.#storage.files.remove(scratch).catch(() => {});
+        throw error;
+      }
       await file.close();
       await this.files.adopt(scratch, digest);
       this.#verified.add(digest);

@@ -8,7 +8,7 @@ export interface DistributionRequest {
   readonly query: URLSearchParams;
   /** Lower-case names. */
   readonly headers: Readonly<Record<string, string | undefined>>;
-  /** The body, once. Ends with an error when the client goes away in the middle of it. */
+  /** The body, once; its pieces belong to who reads them. Ends with an error when the client goes away in the middle of it. */
   readonly body: AsyncIterable<Uint8Array>;
   /** Gives up on the rest of the body. */
   abort(): void;

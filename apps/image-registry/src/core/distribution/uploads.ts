@@ -199,6 +199,11 @@ export class Uploads {
       // The hash knows bytes that the file does not have.
       live.hash = this.#storage.newHash();
       live.hashed = 0;
+      if (receiver.lost) {
+        live.file = undefined;
+        await file.close();
+        await this.#files.remove(uploadPath(id)); // begins at its first byte again
+      }
       throw error;
     }
     if (failed) throw failed.error;
