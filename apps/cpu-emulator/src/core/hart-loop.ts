@@ -332,8 +332,8 @@ export class HartLoop {
     const words = this.#cells.i32;
     const ticket = Atomics.load(words, REQUEST_SEQ >> 2);
     const bits = Atomics.and(words, REQUESTS >> 2, ~(Request.FENCE_I | Request.FLUSH_TLB));
+    if (bits & Request.FLUSH_TLB) this.flushTlb(); // first: fence.i reads pages that are fetched from, some may have been given up
     if (bits & Request.FENCE_I) this.fenceI();
-    if (bits & Request.FLUSH_TLB) this.flushTlb();
     if (Atomics.exchange(words, DONE_SEQ >> 2, ticket) !== ticket) Atomics.notify(words, DONE_SEQ >> 2);
   }
   #take(bit: number): void {

@@ -32,6 +32,7 @@ export const TRAP_GUEST = 0x024c; // i32: 1 when TRAP_VALUE of a memory fault is
 export const TRAP_GPA = 0x0250; // i64: with a guest-page fault, what goes to htval or mtval2: the guest-physical address >> 2
 export const TRAP_INSTRUCTION = 0x0258; // i32: … and htinst or mtinst
 export const TLB_STALE = 0x025c; // i32: bit per translation context: its set (tlb.ts) must be emptied before it is chosen
+export const SECOND_GENERATION = 0x0260; // i64: which entries of the TLB's second level are right, see tlb.ts
 export const SCRATCH = 0x0280; // 128 bytes for helpers
 
 /** Words other threads touch with Atomics. */

@@ -1,12 +1,12 @@
 import type { HartCells } from "./cells.ts";
 import { Cause, DEBUG_CAUSE, type PageWatch, type PhysicalAccess, type PmpAccess, type PrivilegedCore, type TranslationListener } from "./engine.ts";
 import {
-  CSRS, GIVEN_UP, PRIVILEGE, TLB_SET, TLB_STALE, TRAP_CAUSE, TRAP_GPA, TRAP_GUEST, TRAP_INSTRUCTION, TRAP_VALUE, VIRTUAL,
+  CSRS, GIVEN_UP, PRIVILEGE, SECOND_GENERATION, TLB_SET, TLB_STALE, TRAP_CAUSE, TRAP_GPA, TRAP_GUEST, TRAP_INSTRUCTION, TRAP_VALUE, VIRTUAL,
 } from "./hart-state.ts";
 import { TLB_MISSES } from "./mailbox.ts";
 import {
-  CONTEXTS, Context, FETCH_ENTRIES, FETCH_TABLE, LOAD_ENTRIES, LOAD_TABLE, SET_BYTES, STORE_ENTRIES, STORE_TABLE,
-  TLB_ENTRY_BYTES, TLB_SETS, entryMask,
+  CONTEXTS, Context, FETCH_ENTRIES, FETCH_TABLE, LOAD_ENTRIES, LOAD_TABLE, SECOND_ENTRIES, SECOND_GENERATIONS, SECOND_LOAD,
+  SECOND_STORE, SET_BYTES, STORE_ENTRIES, STORE_TABLE, TLB_ENTRY_BYTES, TLB_SETS, entryMask,
 } from "./tlb.ts";
 
 export const Access = { READ: 0, WRITE: 1, EXECUTE: 2 } as const;
@@ -99,6 +99,8 @@ export class Mmu implements TranslationListener {
   readonly #pmpKnown: Uint8Array;
   readonly #pmpAllowed: Uint8Array;
   readonly #pmpWords = new Int32Array(PMP_WORDS);
+  /** Addends of all fetch TLB entries, and of some that were since replaced. */
+  readonly fetched = new Set<number>();
   /** Regions from which a superpage was cached since the last flush. */
   readonly #superpages = new Uint8Array(SUPERPAGE_REGIONS);
   #mxr = 0;
@@ -122,6 +124,7 @@ export class Mmu implements TranslationListener {
     this.#ramOffset = options.ramOffset;
     this.#sets = (options.cells.base + TLB_SETS) >> 2;
     this.#stale = (1 << CONTEXTS) - 1;
+    this.#forgetSecond();
     this.contextChanged();
   }
 
@@ -151,6 +154,7 @@ export class Mmu implements TranslationListener {
       this.#mxr = status & MXR;
       this.#satpMode = mode;
       this.#stale |= ~(1 << Context.M) & ~GUEST_CONTEXTS;
+      this.#forgetSecond();
     }
     let context: Context;
     if (privilege === 0) context = Context.U;
@@ -169,6 +173,7 @@ export class Mmu implements TranslationListener {
     if (mxr !== this.#guestMxr) {
       this.#guestMxr = mxr;
       this.#stale |= GUEST_CONTEXTS;
+      this.#forgetSecond();
     }
     this.#choose(privilege === 0 ? Context.VU : status & SUM ? Context.VS_SUM : Context.VS);
   }
@@ -178,13 +183,31 @@ export class Mmu implements TranslationListener {
     this.#checkPmp();
     this.#superpages.fill(0);
     this.#stale = (1 << CONTEXTS) - 1;
+    this.#forgetSecond();
+    this.fetched.clear();
     this.#choose(this.#context);
   }
 
   flushGuest(): void {
     this.flushes++;
     this.#stale |= GUEST_CONTEXTS | (1 << Context.MPRV);
+    this.#forgetSecond();
     this.#choose(this.#context);
+  }
+
+  /** Empties the second level, by making all of its entries those of an older generation. */
+  #forgetSecond(): void {
+    const cell = SECOND_GENERATION >> 2;
+    let generation = this.#cells.i32[cell]! + 1;
+    if (generation >= SECOND_GENERATIONS) {
+      generation = 1;
+      this.#i32.fill(0, this.#second(SECOND_LOAD), this.#second(SECOND_STORE) + (SECOND_ENTRIES * TLB_ENTRY_BYTES) / 4);
+    }
+    this.#cells.i32[cell] = generation;
+  }
+  /** Index in #i32 of a table of the second level. */
+  #second(table: number): number {
+    return this.#sets + ((table - TLB_SETS) >> 2);
   }
 
   /** sfence.vma of one address, in all address spaces. */
@@ -193,6 +216,7 @@ export class Mmu implements TranslationListener {
     // Entries are by 4 KiB: where a superpage was seen, one fence may have to take many of them.
     if (this.#superpages[megaRegion(low, high)] || this.#superpages[gigaRegion(low, high)]) return this.#cells.i32[VIRTUAL >> 2] ? this.flushGuest() : this.flushTlb();
     this.pageFlushes++;
+    for (const table of [SECOND_LOAD, SECOND_STORE]) this.#drop(this.#second(table), SECOND_ENTRIES, low);
     for (let context = 0; context < CONTEXTS; context++) {
       if (this.#stale & (1 << context)) continue;
       const set = this.#set(context as Context);
@@ -210,6 +234,7 @@ export class Mmu implements TranslationListener {
 
   /** Forgets all fetch translations (frames moved, or fence.i). */
   flushFetch(): void {
+    this.fetched.clear();
     for (let context = 0; context < CONTEXTS; context++) {
       if (this.#stale & (1 << context)) continue;
       this.#empty(this.#set(context as Context) + (FETCH_TABLE >> 2), FETCH_ENTRIES);
@@ -236,6 +261,7 @@ export class Mmu implements TranslationListener {
   /** Installs a translation. `addend` as in tlb.ts. */
   fill(access: Access, low: number, high: number, addend: number): void {
     if (this.#asGuest) return; // not a translation of the hart's own mode
+    if (access === Access.EXECUTE) this.fetched.add(addend);
     const set = this.#cells.u32[TLB_SET >> 2]! >>> 2;
     const table = access === Access.READ ? LOAD_TABLE : access === Access.WRITE ? STORE_TABLE : FETCH_TABLE;
     const entries = access === Access.READ ? LOAD_ENTRIES : access === Access.WRITE ? STORE_ENTRIES : FETCH_ENTRIES;
@@ -243,6 +269,12 @@ export class Mmu implements TranslationListener {
     this.#i32[word] = low & ~0xfff;
     this.#i32[word + 1] = high;
     this.#i32[word + 2] = addend;
+    if (access === Access.EXECUTE || this.#context === Context.MPRV) return;
+    const second = this.#second(access === Access.READ ? SECOND_LOAD : SECOND_STORE) + (((low >>> 8) & entryMask(SECOND_ENTRIES)) >> 2);
+    this.#i32[second] = (low & ~0xfff) | this.#cells.i32[SECOND_GENERATION >> 2]!;
+    this.#i32[second + 1] = high;
+    this.#i32[second + 2] = addend;
+    this.#i32[second + 3] = set << 2;
   }
 
   /**

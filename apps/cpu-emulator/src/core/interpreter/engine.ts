@@ -115,6 +115,7 @@ class Interpreter implements InterpreterEngine {
       ramOffset: options.ramOffset,
       pageEndOp: Special.PAGE_END,
       difference: this.#fast.difference,
+      fetched: this.mmu.fetched,
       flushFetch: () => this.mmu.flushFetch(),
     });
     this.#u16[(this.#cells.base + START_ENTRY) >> 1] = Special.START;

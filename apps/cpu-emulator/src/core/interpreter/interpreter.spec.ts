@@ -93,6 +93,38 @@ for (const engine of ["interpreter", "translated", "static"] as const) describe(
       expect(machine.events()["decode-again"]).toBeGreaterThan(0);
     });
 
+    it("sees new code after fence.i in each of as many pages as were fetched from, few or many (ADR 2)", () => {
+      for (const pages of [3, 60]) {
+        const machine = new BareMachine(16 << 20, engine);
+        const addi = encode(instructionNamed("addi"), { rd: A0, rs1: A0, imm: 1 });
+        const jump = encode(instructionNamed("jal"), { rd: 0, imm: 4096 - 4 });
+        machine.load(`
+          li s2, 3
+        1: la ra, 2f
+          j 0x80001000
+        2: li t0, 0x80001000
+          li t1, ${pages}
+          li t2, 0x00100000
+        3: lw t3, 0(t0)
+          add t3, t3, t2
+          sw t3, 0(t0)
+          li t4, 4096
+          add t0, t0, t4
+          addi t1, t1, -1
+          bnez t1, 3b
+          fence.i
+          addi s2, s2, -1
+          bnez s2, 1b
+          wfi`);
+        for (let page = 1; page <= pages; page++) {
+          machine.view.setUint32(page * 4096, addi, true);
+          machine.view.setUint32(page * 4096 + 4, page < pages ? jump : encode(instructionNamed("jalr"), { rd: 0, rs1: 1, imm: 0 }), true);
+        }
+        expect(machine.run(1_000_000)).toBe("wfi");
+        expect(machine.x(A0)).toBe(BigInt(pages * (1 + 2 + 3)));
+      }
+    });
+
     it("sees after fence.i that only the second half of an instruction changed, also across a page end", () => {
       const machine = ran(`
         la t0, target
@@ -330,7 +362,7 @@ for (const engine of ["interpreter", "translated", "static"] as const) describe(
         mret
       1: li s0, 0x40000000
         ${source}`);
-      machine.run(100_000);
+      machine.run(200_000);
       return machine;
     }
     const [V, R, W, X, U, A, D] = [1, 2, 4, 8, 16, 64, 128];
@@ -389,6 +421,49 @@ for (const engine of ["interpreter", "translated", "static"] as const) describe(
         ld a1, 0(s0)
         wfi`);
       expect(machine.x(A1)).toBe(0n);
+    });
+
+    it("two pages that share a TLB entry, in turns → one walk each; loads, stores and atomics", () => {
+      const machine = paged(1, [ALL], `
+        li s1, 0x80200000
+        li s2, 300
+      1: sd s2, 8(s0)
+        ld a0, 8(s1)
+        amoadd.d zero, a0, (s1)
+        ld a1, 8(s0)
+        sd a1, 16(s1)
+        addi s2, s2, -1
+        bnez s2, 1b
+        wfi`);
+      expect([machine.word(0x8020_0000), machine.word(0x8020_0010)]).toEqual([45_150n, 1n]);
+      expect(machine.events()["tlb-miss"]).toBeLessThan(30);
+    });
+
+    it.each([["sfence.vma of the address", "s0"], ["sfence.vma", "zero"]])("a page mapped elsewhere 4,500 times, each time followed by %s → each seen", (_, operand) => {
+      const machine = paged(1, [ALL, ALL], `
+        li s1, 0x80102000
+        ld s2, 0(s1)
+        ld s3, 8(s1)
+        li t1, 0x80201000
+        sd t1, 0(t1)
+        li t2, 0x80200000
+        sd zero, 0(t2)
+        li s4, 4500
+      1: sd s3, 0(s1)
+        sfence.vma ${operand}
+        ld t3, 0(s0)
+        bne t3, t1, 2f
+        ld t4, 0(t2)
+        sd s2, 0(s1)
+        sfence.vma ${operand}
+        ld t3, 0(s0)
+        bnez t3, 2f
+        ld t4, 0(t2)
+        addi s4, s4, -1
+        bnez s4, 1b
+      2: mv a0, s4
+        wfi`);
+      expect([machine.traps, machine.x(A0)]).toEqual([[], 0n]);
     });
 
     it("refuses page tables outside RAM and pages withheld with an access fault", () => {

@@ -146,7 +146,7 @@ export class DynamicEngine implements Engine, SnapshotListener {
     if (counts) this.#count();
     this.#library.active = mode === "static";
     this.#interpreter.watcher = mode === "static" ? this.#library : undefined;
-    if (mode === "static") this.#interpreter.fenceI(); // fetches tell the library what is where
+    if (mode === "static") this.#interpreter.mmu.flushFetch(); // fetches tell the library what is where
   }
   /** What has been written down, oldest first. */
   get recorded(): RecordedRegion[] {
