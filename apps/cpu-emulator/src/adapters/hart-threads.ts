@@ -5,9 +5,10 @@ import { HART_AREA_BASE, HART_AREA_BYTES } from "../core/hart-state.ts";
 import type { LoadedTranslation } from "../core/translations.ts";
 import type { RecordedRegion } from "../core/translator/ahead/recording.ts";
 import { hostMs } from "./host-clock.ts";
+import { SpareThread } from "./spare-thread.ts";
 import { TranslatorThread, type TranslatorClient, type TranslatorConnection } from "./translator-thread.ts";
 
-/** What a hart's thread is started with. */
+/** What a hart's thread is told first. */
 export interface HartWorkerData {
   readonly options: HartThreadOptions;
   readonly translator: TranslatorConnection;
@@ -19,10 +20,22 @@ export type HartThreadMessage = { kind: "ready" } | { kind: "report"; events: Re
 /** Harts in worker threads of this process. */
 export const hartThreads: HartHost = {
   start: (options) => new WorkerHart(options),
+  keepSpare() {
+    spareHart0.keep();
+    TranslatorThread.spare.keep();
+  },
+  async dropSpare() {
+    await Promise.all([spareHart0.drop(), TranslatorThread.spare.drop()]);
+  },
   hostMs,
   turn: () => new Promise((resolve) => setImmediate(resolve)),
   delay: (ms) => new Promise((resolve) => setTimeout(resolve, ms).unref()),
 };
+
+// TypeScript runs unbuilt in workers too. V8 flags are process-wide and cannot be given here.
+const startThread = (hart: number): Worker =>
+  new Worker(new URL("./hart-worker.ts", import.meta.url), { execArgv: [], resourceLimits: { maxYoungGenerationSizeMb: 4 }, name: `hart${hart}` });
+const spareHart0 = new SpareThread(() => startThread(0));
 
 const TRANSLATING: ReadonlySet<EngineName> = new Set<EngineName>(["dynamic", "static", "recording"]);
 
@@ -45,14 +58,8 @@ class WorkerHart implements HartThread {
     const { client, connection } = TranslatorThread.channel((this.#area = HART_AREA_BASE + options.hart * HART_AREA_BYTES));
     this.#client = client;
     this.prepare(options.engine);
-    // TypeScript runs unbuilt in workers too. V8 flags are process-wide and cannot be given here.
-    this.#worker = new Worker(new URL("./hart-worker.ts", import.meta.url), {
-      workerData: { options, translator: connection } satisfies HartWorkerData,
-      transferList: [connection.port],
-      execArgv: [],
-      resourceLimits: { maxYoungGenerationSizeMb: 4 },
-      name: `hart${options.hart}`,
-    });
+    this.#worker = options.hart === 0 ? spareHart0.take() : startThread(options.hart);
+    this.#worker.postMessage({ options, translator: connection } satisfies HartWorkerData, [connection.port]);
     this.ready = new Promise((resolve, reject) => {
       const ended = (reason: string): void => {
         reject(new Error(reason));

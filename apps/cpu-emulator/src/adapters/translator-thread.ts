@@ -1,8 +1,13 @@
 import { MessageChannel, Worker, receiveMessageOnPort, type MessagePort } from "node:worker_threads";
 import type { LoadedTranslation } from "../core/translations.ts";
+import { SpareThread } from "./spare-thread.ts";
 import type { ReadyAhead, ReadyBatch, Translator } from "../core/translator/engine.ts";
 import type { TranslationRequest } from "../core/translator/translate.ts";
 
+/** To the translator, first: the memory of its machine. */
+export interface MemoryMessage {
+  readonly memory: WebAssembly.Memory;
+}
 /** To the translator: modules for the hart at this address; those that are compiled already come with it. */
 export interface LoadMessage extends LoadedTranslation {
   readonly hart: number;
@@ -47,6 +52,9 @@ export class PortTranslator implements Translator {
 
 /** One thread per machine that translates for all its harts; started when the first of them needs it. */
 export class TranslatorThread {
+  static readonly spare = new SpareThread(
+    () => new Worker(new URL("./translator-worker.ts", import.meta.url), { execArgv: [], resourceLimits: { maxYoungGenerationSizeMb: 8 }, name: "translator" }),
+  );
   static readonly #threads = new WeakMap<WebAssembly.Memory, TranslatorThread>();
   readonly #memory: WebAssembly.Memory;
   #worker: Worker | undefined;
@@ -72,8 +80,9 @@ export class TranslatorThread {
   connect(client: TranslatorClient): void {
     this.#harts++;
     if (!this.#worker) {
-      this.#worker = new Worker(new URL("./translator-worker.ts", import.meta.url), { workerData: this.#memory, execArgv: [], resourceLimits: { maxYoungGenerationSizeMb: 8 }, name: "translator" });
+      this.#worker = TranslatorThread.spare.take();
       this.#worker.unref();
+      this.#worker.postMessage({ memory: this.#memory } satisfies MemoryMessage);
       this.#worker.on("message", ({ key, index, module }: CompiledMessage) => {
         const kept = this.#translations.get(key)?.modules[index];
         if (kept) kept.module = module;

@@ -1,21 +1,25 @@
 import { setFlagsFromString } from "node:v8";
-import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { parentPort, receiveMessageOnPort } from "node:worker_threads";
 import { fusedArithmetic } from "../core/interpreter/engine.ts";
 import type { ReadyAhead, ReadyBatch } from "../core/translator/engine.ts";
 import { translate, type TranslationRequest } from "../core/translator/translate.ts";
-import type { CompiledMessage, LoadMessage, TranslatorClient } from "./translator-thread.ts";
+import type { CompiledMessage, LoadMessage, MemoryMessage, TranslatorClient } from "./translator-thread.ts";
 
 /**
  * Entry of a machine's translator thread: takes the requests that wait at a hart's port as one batch, translates and
  * compiles them. A module of one region costs a hart 45 to 73 µs, one of 32 some 2 µs per region.
  */
-const memory = workerData as WebAssembly.Memory;
+let memory: WebAssembly.Memory;
 const MOST_IN_BATCH = 48;
 
 /** By address of the hart's area. */
 const ports = new Map<number, TranslatorClient>();
 
-parentPort!.on("message", (message: TranslatorClient | LoadMessage) => {
+parentPort!.on("message", (message: MemoryMessage | TranslatorClient | LoadMessage) => {
+  if ("memory" in message) {
+    memory = message.memory;
+    return;
+  }
   if ("modules" in message) return load(message);
   const client = message;
   ports.set(client.hart, client);

@@ -28,6 +28,7 @@ export class CpuService {
     this.#peers = peers;
     this.#host = host;
     this.#context = context;
+    host.keepSpare?.();
   }
 
   readonly implementation: Implementation<typeof CPU.definition> = {
@@ -76,6 +77,7 @@ export class CpuService {
       const machine = this.#machine("destroyHarts", id);
       this.#machines.delete(id);
       await machine.destroy();
+      if (this.#machines.size === 0 && !this.#closed) this.#host.keepSpare?.(); // not beside machines: it holds 15 MB
       return {};
     },
     readHart: ({ machine, hart }) => ({ state: this.#machine("readHart", machine).read(hart) }),
@@ -131,7 +133,7 @@ export class CpuService {
     this.#closed = true;
     const machines = [...this.#machines.values()];
     this.#machines.clear();
-    await Promise.all(machines.map((machine) => machine.destroy()));
+    await Promise.all([...machines.map((machine) => machine.destroy()), this.#host.dropSpare?.()]);
   }
   describe(): Record<string, string> {
     return {

@@ -3,7 +3,8 @@ import { Clint } from "./clint.ts";
 import { HartDebug } from "./debug/hart-debug.ts";
 import type { Engine } from "./engine.ts";
 import { GuestTime } from "./guest-time.ts";
-import { createInterpreter, type InterpreterEngine } from "./interpreter/engine.ts";
+import { HART_AREA_BASE, HART_AREA_BYTES } from "./hart-state.ts";
+import { createInterpreter, prepareInterpreter, type InterpreterEngine } from "./interpreter/engine.ts";
 import { HartLoop, type EngineName } from "./hart-loop.ts";
 import type { HartThreadOptions } from "./host.ts";
 import { HartMailbox } from "./mailbox.ts";
@@ -14,7 +15,7 @@ import { ReferenceEngine } from "./reference-engine.ts";
 import { supervisorCalls } from "./sbi/sbi.ts";
 import type { RecordedRegion } from "./translator/ahead/recording.ts";
 import { ModeEngine } from "./translator/ahead/mode-engine.ts";
-import { DynamicEngine, type Translator } from "./translator/engine.ts";
+import { DynamicEngine, HOT_AFTER, type Translator } from "./translator/engine.ts";
 
 export interface HartSurroundings {
   hostMs(): number;
@@ -22,6 +23,11 @@ export interface HartSurroundings {
   profile(entries: [number, number][]): void;
   recording(regions: RecordedRegion[]): void;
   readonly translator: Translator;
+}
+
+/** Before it is known what machine it will be in: compiles what the default engine of a hart needs. */
+export function prepareHart(hart: number): void {
+  prepareInterpreter(HART_AREA_BASE + hart * HART_AREA_BYTES, HOT_AFTER);
 }
 
 /** Puts the parts of one hart together, in its own thread: the list to read the hart's files by. */

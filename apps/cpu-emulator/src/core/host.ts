@@ -40,6 +40,10 @@ export interface HartThread {
 /** The host system, as the hart host needs it; adapters/hart-threads.ts implements it with worker threads. */
 export interface HartHost {
   start(options: HartThreadOptions): HartThread;
+  /** Soon a machine may start: what its threads can do before is done. Where that makes sense. */
+  keepSpare?(): void;
+  /** Ends what `keepSpare` started and no machine took. */
+  dropSpare?(): Promise<void>;
   /** One monotonic clock, the same in all threads, milliseconds. */
   hostMs(): number;
   /** Lets other work of this thread have its turn. */

@@ -9,7 +9,7 @@ import { SlowAccesses } from "./accesses.ts";
 import { type Entry, Special, encode, placeMatters } from "./handlers.ts";
 import { HartEnvironment } from "./hart-environment.ts";
 import { SlowInstructions } from "./slow-instructions.ts";
-import { type EngineExports, type EngineImports, probeFused, writeInterpreter } from "./module.ts";
+import { type EngineExports, type EngineImports, type ModuleOptions, probeFused, writeInterpreter } from "./module.ts";
 
 export interface InterpreterOptions {
   /** The machine's memory, laid out as hart-state.ts says. Shared. */
@@ -56,6 +56,21 @@ const WORDS_LOG2 = 13;
 let fused: { f64: boolean; f32: boolean } | undefined;
 /** Whether this machine's relaxed multiply-add rounds once; found out by trying. */
 export const fusedArithmetic = (): { f64: boolean; f32: boolean } => (fused ??= probeFused());
+
+/** Interpreters of this thread by what they are for: some 20 ms each. */
+const modules = new Map<string, WebAssembly.Module>();
+function interpreterModule(options: Omit<ModuleOptions, "fused">): WebAssembly.Module {
+  const { hart, exact, hotAfter } = options;
+  const key = `${hart} ${exact} ${hotAfter}`;
+  let module = modules.get(key);
+  if (!module) modules.set(key, (module = new WebAssembly.Module(writeInterpreter({ ...options, fused: fusedArithmetic() }))));
+  return module;
+}
+/** Has the modules of a hart ready: without counting, and with. `hart`: byte address of its area. */
+export function prepareInterpreter(hart: number, hotAfter: number): void {
+  interpreterModule({ hart, exact: false });
+  interpreterModule({ hart, exact: false, hotAfter });
+}
 
 export function createInterpreter(options: InterpreterOptions): InterpreterEngine {
   return new Interpreter(options);
@@ -122,9 +137,9 @@ class Interpreter implements InterpreterEngine {
   }
 
   #instantiate(variant: { exact: boolean }, counting?: CountingParts): EngineExports {
-    const bytes = writeInterpreter({ hart: this.#cells.base, fused: fusedArithmetic(), ...variant, ...(counting && { hotAfter: counting.hotAfter }) });
+    const module = interpreterModule({ hart: this.#cells.base, ...variant, ...(counting && { hotAfter: counting.hotAfter }) });
     const imports = { ...this.#imports, ...(counting && { regions: counting.regions, hot: counting.hot }), memory: this.#options.memory };
-    const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { engine: imports as unknown as WebAssembly.ModuleImports });
+    const instance = new WebAssembly.Instance(module, { engine: imports as unknown as WebAssembly.ModuleImports });
     return instance.exports as unknown as EngineExports;
   }
 

@@ -46,7 +46,7 @@ export interface DynamicOptions {
  * much as it takes to interpret 2,500,000 instructions. Debian's boot to a shell, CPU seconds of the hart and of the threads
  * that translate: 1,000: 2.3 + 7.3; 4,000: 2.1 + 3.4; 16,000: 2.2 + 1.8; 50,000: 2.6 + 1.5 (of which 0.8 are not for Wasm).
  */
-const HOT_AFTER = 12_000;
+export const HOT_AFTER = 12_000;
 /** V8 keeps 5 to 20 KB per region; when all are taken, all are given up. */
 const MOST_REGIONS = 6000;
 /** Places in the table from here on are for regions made ahead. */
