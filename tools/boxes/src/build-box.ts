@@ -100,7 +100,7 @@ async function readBuilt(folder: string, options: BuildOptions): Promise<BuiltBo
       if (typeof value === "string" && /^\d+n$/.test(value)) return BigInt(value.slice(0, -1));
       return key === "path" && !isAbsolute(value) ? join(folder, value) : value;
     }) as BuiltBox;
-    for (const file of [built.kernel, built.initrd, built.disk]) if (file) checkFile(file);
+    for (const file of [built.kernel, built.kernel.packed, built.initrd, built.initrd?.packed, built.disk]) if (file) checkFile(file);
     return { ...built, fromCache: true };
   } catch (error) {
     options.log?.(`${folder} is not usable (${(error as Error).message}); it will be built again`);

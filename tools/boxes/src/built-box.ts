@@ -9,6 +9,8 @@ export interface BuiltFile {
   readonly bytes: number;
   /** 64 hex digits. */
   readonly sha256: string;
+  /** The same as one zstd frame, smaller than what the image-registry makes on the spot (pack-file.ts). */
+  readonly packed?: Omit<BuiltFile, "packed">;
 }
 
 /** What a recipe answers: files on this machine and the machine defaults that fit them. */

@@ -2,7 +2,7 @@ import { open } from "node:fs/promises";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { ContractError, messages } from "@polyvisor/contracts";
 import { Box, Descriptor, type ImagePort } from "@polyvisor/contracts/image";
-import { DISK_TYPES } from "@polyvisor/image-spec";
+import { BOX_LAYER_TYPES, DISK_TYPES, PACKED } from "@polyvisor/image-spec";
 import type { BuiltBox, BuiltFile } from "./built-box.ts";
 import { packDiskFile } from "./pack-disk.ts";
 
@@ -10,7 +10,7 @@ const PIECE_BYTES = 1024 * 1024;
 /** One object for all holes: what is queued for the registry then takes no memory. */
 const ZEROS = new Uint8Array(PIECE_BYTES);
 
-/** Stores a built box's files (those that the registry lacks) and its manifest. Answers the box as stored. */
+/** Stores a built box's files (those that the registry lacks) and its manifest. Answers the box as it was put. */
 export async function publishBox(images: ImagePort, built: BuiltBox): Promise<Box> {
   const store = async (file: BuiltFile | undefined): Promise<Descriptor | undefined> => {
     if (!file) return undefined;
@@ -25,11 +25,17 @@ export async function publishBox(images: ImagePort, built: BuiltBox): Promise<Bo
     await store(chunks);
     return { ...(await store(index))!, mediaType: DISK_TYPES.index };
   };
+  /** As its frame where the build has made one; the registry makes the plain bytes of it. */
+  const storePacked = async (kind: "kernel" | "initrd", file: BuiltFile | undefined): Promise<Descriptor | undefined> => {
+    if (!file?.packed) return store(file);
+    const annotations = new Map([[PACKED.digest, `sha256:${file.sha256}`], [PACKED.size, String(file.bytes)]]);
+    return { ...(await store(file.packed))!, mediaType: BOX_LAYER_TYPES[kind] + PACKED.suffix, annotations };
+  };
   const box = Box.fromPartial({
     name: built.name,
     tag: built.tag,
-    kernel: await store(built.kernel),
-    initrd: await store(built.initrd),
+    kernel: await storePacked("kernel", built.kernel),
+    initrd: await storePacked("initrd", built.initrd),
     disk: await storeDisk(built.disk),
     config: built.config,
   });

@@ -9,13 +9,14 @@ import { GROUP_BYTES } from "../ext4/geometry.ts";
 import { writeExt4 } from "../ext4/write-ext4.ts";
 import { installModules } from "../modules/install-modules.ts";
 import { moduleTree } from "../modules/module-tree.ts";
+import { packFile } from "../pack-file.ts";
 import { FileTree } from "../rootfs/file-tree.ts";
 import { ARCHITECTURE, DEBIAN_VERSION, openDebian, sourcesOf, SUITE } from "./debian-archive.ts";
 import { SOFT_ALIASES } from "./guest-modules.ts";
-import { readKernelPackage, readOneFile } from "./kernel-package.ts";
+import { filesOf, readKernelPackage, readOneFile } from "./kernel-package.ts";
 import { configureSystem, systemAccounts } from "./system/configure.ts";
 import { bootFiles, guestFileTexts } from "./system/guest-files.ts";
-import { systemInitramfs } from "./system/initramfs.ts";
+import { fromKlibc, INITRAMFS_PACKAGES, KLIBC_FILES, systemInitramfs } from "./system/initramfs.ts";
 import { DISK_MODULES, isExcluded, PATH_EXCLUDES, PATH_INCLUDES, ROOT_MODULES, SYSTEM_PACKAGES } from "./system/package-set.ts";
 
 const MIB = 1024 * 1024;
@@ -68,7 +69,7 @@ export function systemRecipeKey(recipe: SystemRecipe): string {
 /** What today's lists have of this box's packages. */
 export async function debianSystemSources(recipe: SystemRecipe, options: BuildOptions): Promise<Record<string, string>> {
   const { apt, kernelName } = await openDebian(options);
-  return sourcesOf(await apt.describe([kernelName, "busybox-static", ...(await apt.closure([...SYSTEM_PACKAGES, ...recipe.packages]))]));
+  return sourcesOf(await apt.describe([kernelName, ...INITRAMFS_PACKAGES, ...(await apt.closure([...SYSTEM_PACKAGES, ...recipe.packages]))]));
 }
 
 export async function buildDebianSystem(recipe: SystemRecipe, options: BuildOptions, out: string): Promise<Omit<BuiltBox, "fromCache">> {
@@ -76,17 +77,20 @@ export async function buildDebianSystem(recipe: SystemRecipe, options: BuildOpti
   const { log, progress } = debian;
   const names = await debian.apt.closure([...SYSTEM_PACKAGES, ...recipe.packages]);
   const system = await debian.apt.describe(names);
-  const boot = await debian.apt.describe([debian.kernelName, "busybox-static"]);
+  const boot = await debian.apt.describe([debian.kernelName, ...INITRAMFS_PACKAGES]);
   const files = await debian.fetch([...boot, ...system]);
-  const [kernelDeb, busyboxDeb, ...systemDebs] = files as [string, string, ...string[]];
+  const [kernelDeb, klibcDeb, klibcUtilsDeb, ...systemDebs] = files as [string, string, string, ...string[]];
 
   progress({ step: "unpack kernel" });
   const kernel = await readKernelPackage(kernelDeb);
-  const busybox = await readOneFile(busyboxDeb, /^(usr\/)?bin\/busybox$/);
+  const klibc = new Map([...(await filesOf(klibcDeb, fromKlibc)), ...(await filesOf(klibcUtilsDeb, fromKlibc))]);
+  if (klibc.size !== KLIBC_FILES) throw new BoxBuildError(`klibc's packages hold ${[...klibc.keys()].join(", ")}; the initial RAM disk (system/initramfs.ts) needs ${KLIBC_FILES} files of them`);
   const rootModules = await moduleTree(ROOT_MODULES, kernel.modules, SOFT_ALIASES);
   if (rootModules.missing.length > 0) throw new BoxBuildError(`${debian.kernelName} has no module ${rootModules.missing.join(", ")}; the recipe's list (package-set.ts) no longer fits it`);
   const kernelFile = writeResult(join(out, "Image"), kernel.image);
-  const initrdFile = writeResult(join(out, "initrd.cpio"), systemInitramfs({ busybox, release: kernel.release, modules: rootModules }));
+  const initrdFile = writeResult(join(out, "initrd.cpio"), systemInitramfs({ klibc, release: kernel.release, modules: rootModules }));
+  const packing = Promise.all([packFile(kernelFile), packFile(initrdFile)]);
+  packing.catch(() => {}); // awaited when the disk is there
 
   const tree = new FileTree();
   const deb = (name: string): string => systemDebs[system.findIndex((p) => p.name === name)] as string;
@@ -112,11 +116,12 @@ export async function buildDebianSystem(recipe: SystemRecipe, options: BuildOpti
   const bytes = Math.ceil((contentBytes(tree) + JOURNAL_BYTES + recipe.freeBytes) / GROUP_BYTES) * GROUP_BYTES;
   const identity = { uuid: Uint8Array.from(Buffer.from(DISK_UUID.replaceAll("-", ""), "hex")), label: "debian", time };
   writeExt4(tree.root, { path, bytes, inodesPerGroup: INODES_PER_GROUP, journalBytes: JOURNAL_BYTES, identity, first: bootFiles(tree) });
+  const [packedKernel, packedInitrd] = await packing;
   return {
     name: recipe.name,
     tag: DEBIAN_VERSION,
-    kernel: kernelFile,
-    initrd: initrdFile,
+    kernel: packedKernel,
+    initrd: packedInitrd,
     disk: { path, bytes, sha256: await sha256OfFile(path) },
     config: {
       bootArguments: BOOT_ARGUMENTS,

@@ -56,8 +56,14 @@ async function unxz(data: Uint8Array): Promise<Uint8Array> {
 
 /** The one file of a package whose path fits. */
 export async function readOneFile(deb: string, path: RegExp): Promise<Uint8Array> {
-  let found: Uint8Array | undefined;
-  await packageFiles(deb, (tar) => readFiles(tar, (p) => path.test(p), (_p, data) => void (found = data)));
+  const [found] = (await filesOf(deb, (each) => path.test(each))).values();
   if (!found) throw new BoxBuildError(`${deb} holds no file ${path}`);
+  return found;
+}
+
+/** Those regular files of a package that are wanted, by path. */
+export async function filesOf(deb: string, wanted: (path: string) => boolean): Promise<Map<string, Uint8Array>> {
+  const found = new Map<string, Uint8Array>();
+  await packageFiles(deb, (tar) => readFiles(tar, wanted, (path, data) => void found.set(path, data)));
   return found;
 }

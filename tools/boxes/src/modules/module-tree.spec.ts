@@ -59,6 +59,7 @@ describe("a module tree", () => {
     const tree = await moduleTree(["ext4", "virtio"], source, { crc32c: "crc32c_generic" });
     expect(tree.missing).toEqual([]);
     expect(tree.modules.map((m) => m.path)).toEqual(["kernel/crc16.ko", "kernel/crc32c-generic.ko", "kernel/ext4.ko", "kernel/jbd2.ko", "kernel/mbcache.ko"]);
+    expect(tree.order).toEqual(["kernel/crc16.ko", "kernel/crc32c-generic.ko", "kernel/mbcache.ko", "kernel/jbd2.ko", "kernel/ext4.ko"]); // insmod in this order
     const line = tree.dep.split("\n").find((l) => l.startsWith("kernel/ext4.ko:"));
     // Read from the right: crc32c before all, crc16 before jbd2.
     expect(line).toBe("kernel/ext4.ko: kernel/jbd2.ko kernel/crc16.ko kernel/mbcache.ko kernel/crc32c-generic.ko");

@@ -7,9 +7,12 @@ export interface KernelModule {
   readonly info: ModuleInfo;
 }
 
-/** Modules chosen out of a kernel package, in an order in which they can be loaded, and modprobe's tables for them. */
+/** Modules chosen out of a kernel package, and modprobe's tables for them. */
 export interface ModuleTree {
+  /** By name. */
   readonly modules: readonly KernelModule[];
+  /** Their paths in an order in which insmod can load them all. */
+  readonly order: readonly string[];
   /** `modules.dep`, `modules.alias`, `modules.softdep` (formats: kmod's modules.dep(5), depmod(8)). */
   readonly dep: string;
   readonly alias: string;
@@ -83,6 +86,7 @@ export async function moduleTree(
   });
   return {
     modules: names.map((name) => chosen.get(name) as KernelModule),
+    order: [...new Set(names.flatMap((name) => [...load(name), name]))].map(pathOf),
     dep: lines(dep),
     alias: lines(alias),
     softdep: lines(softdep),
