@@ -1,10 +1,11 @@
 import { PLANES, type Counters, type Handling, type MediationPoint, type Mediator } from "./chain.ts";
 import { corrupt, seededRandom } from "./corrupt.ts";
+import { MessageDigest } from "./digest.ts";
 import { compileExpression, RuleError, type Expression } from "./expression.ts";
 import { assignFrame, corruptFrame, framePath, frameView, isBatch, LOST_FRAME, usesFrame, type BatchFrame } from "./frames.ts";
 import { assignField, parsePath, viewOf } from "./view.ts";
 
-export const ACTIONS = ["observe", "modify", "deny", "delay", "drop", "duplicate", "corrupt"] as const;
+export const ACTIONS = ["observe", "modify", "deny", "delay", "drop", "duplicate", "corrupt", "digest"] as const;
 export type ActionName = (typeof ACTIONS)[number];
 
 /** What a rule applies to. An absent or empty part matches anything. */
@@ -53,6 +54,8 @@ export interface InstalledRule {
   readonly hits: bigint;
   /** Messages on which the rule failed and was skipped. */
   readonly errors: bigint;
+  /** digest: of the messages so far. */
+  readonly digest: string;
 }
 
 /** Where a rule that fails at run time is reported, once per rule. */
@@ -94,6 +97,7 @@ interface Entry {
   readonly rule: Rule & { readonly id: string };
   readonly condition: Expression | undefined;
   readonly decide: (passage: PassageInHand) => Verdict | undefined;
+  readonly digest: MessageDigest | undefined;
   hits: bigint;
   errors: bigint;
 }
@@ -127,7 +131,8 @@ export class RuleSet implements Mediator {
     if (usesFrame(rule.expression, ...Object.keys(rule.assign ?? {}), ...Object.values(rule.assign ?? {}))) {
       return this.#install(rule, undefined, frameDecisionOf(rule, condition));
     }
-    return this.#install(rule, condition, decisionOf(rule));
+    const digest = rule.action === "digest" ? new MessageDigest() : undefined;
+    return this.#install(rule, condition, decisionOf(rule, digest), digest);
   }
 
   /** Installs a function as a rule: `rules.plugin({ plane: "blocks" }, ({ message }) => ...)`. */
@@ -135,12 +140,12 @@ export class RuleSet implements Mediator {
     return this.#install({ ...match, action: "observe" }, compileMatch(match), decide);
   }
 
-  #install(rule: Rule, condition: Expression | undefined, decide: Entry["decide"]): Rule & { readonly id: string } {
+  #install(rule: Rule, condition: Expression | undefined, decide: Entry["decide"], digest?: MessageDigest): Rule & { readonly id: string } {
     if (this.#entries.length >= RULES_MAX) throw new RuleError(`${RULES_MAX} rules are installed; remove one first`);
     const id = rule.id || this.#freeId();
     if (this.#entries.some((entry) => entry.rule.id === id)) throw new RuleError(`a rule with id "${id}" is installed; remove it first`);
     const named = { ...rule, id };
-    this.#entries = [...this.#entries, { rule: named, condition, decide, hits: 0n, errors: 0n }];
+    this.#entries = [...this.#entries, { rule: named, condition, decide, digest, hits: 0n, errors: 0n }];
     this.#update();
     return named;
   }
@@ -161,7 +166,7 @@ export class RuleSet implements Mediator {
   }
 
   list(): InstalledRule[] {
-    return this.#entries.map(({ rule, hits, errors }) => ({ rule, hits, errors }));
+    return this.#entries.map(({ rule, hits, errors, digest }) => ({ rule, hits, errors, digest: digest ? String(digest) : "" }));
   }
 
   /** Calls `receive` with every matching message after the rules; it must be quick. The answer stops it. */
@@ -313,7 +318,7 @@ function compileMatch(match: Match): Expression | undefined {
   return match.expression ? compileExpression(match.expression, "expression", "bool") : undefined;
 }
 
-function decisionOf(rule: Rule): (passage: PassageInHand) => Verdict | undefined {
+function decisionOf(rule: Rule, digest?: MessageDigest): (passage: PassageInHand) => Verdict | undefined {
   const { action } = rule;
   switch (action) {
     case "modify": {
@@ -337,6 +342,11 @@ function decisionOf(rule: Rule): (passage: PassageInHand) => Verdict | undefined
       const random = seededRandom(rule.seed ?? 0n);
       return (passage) => ({ action: "modify", message: corrupt(passage.message, random) });
     }
+    case "digest":
+      return ({ point, message }) => {
+        digest?.add(point, message);
+        return { action: "observe" };
+      };
     case "observe":
     case "deny":
     case "drop":
@@ -397,6 +407,7 @@ function frameActionOf(rule: Rule): FrameAction {
 
 /** A rule on single frames as one on their batch. */
 function frameDecisionOf(rule: Rule, condition: Expression | undefined): Entry["decide"] {
+  if (rule.action === "digest") throw new RuleError("a digest is of whole messages; leave `frame` out of the expression");
   const whole = decisionOf({ ...rule, assign: { ignored: "true" } }); // checks the action and its parameters
   const act = frameActionOf(rule);
   return (passage) => {

@@ -21,7 +21,7 @@ export function createMediationService(
     addRule: ({ rule }) => {
       if (!rule) throw new ContractError("invalid", "addRule: rule is missing");
       const installed = guarded(() => rules.add(ruleOf(rule)));
-      return { rule: messageOf(service, { rule: installed, hits: 0n, errors: 0n }) };
+      return { rule: messageOf(service, { rule: installed, hits: 0n, errors: 0n, digest: "" }) };
     },
     removeRule: ({ id }) => ({ removed: rules.remove(id) }),
     listRules: () => ({ rules: rules.list().map((installed) => messageOf(service, installed)) }),
@@ -50,7 +50,7 @@ function ruleOf(message: RuleMessage): Rule {
   return { id, plane, method, machine, direction, expression, action, assign: Object.fromEntries(message.assign), delayMs, seed };
 }
 
-function messageOf(service: string, { rule, hits }: InstalledRule): RuleMessage {
+function messageOf(service: string, { rule, hits, digest }: InstalledRule): RuleMessage {
   return {
     id: rule.id,
     plane: rule.plane ?? "",
@@ -64,6 +64,7 @@ function messageOf(service: string, { rule, hits }: InstalledRule): RuleMessage 
     seed: rule.seed ?? 0n,
     hits,
     service,
+    digest,
   };
 }
 

@@ -21,6 +21,7 @@ export interface RuleOptions {
   drop?: boolean;
   duplicate?: boolean;
   corrupt?: string;
+  digest?: boolean;
 }
 
 /** hv mediate add|ls|rm. */
@@ -42,6 +43,7 @@ export function addMediateCommands(program: Command, cli: Cli): void {
     .addOption(new Option("--direction <way>", "requests or their responses").choices(["request", "response"]))
     .option("--where <cel>", "CEL over message, plane, method, machine, direction; over frame: asked for each packet")
     .option("--observe", "only count them")
+    .option("--digest", "make a digest of them, which hv mediate ls shows: two runs with the same one have sent the same messages")
     .option("--modify <field=cel>", "assign a field of the message; may be given more than once", (value: string, all: string[] = []) => [...all, value])
     .option("--deny", "refuse: the guest sees what hardware could do")
     .option("--delay <ms>", "hold them back")
@@ -51,7 +53,9 @@ export function addMediateCommands(program: Command, cli: Cli): void {
     .addOption(stackOption())
     .action(async (options: RuleOptions & { json?: boolean; topology?: Topology }) => {
       const rule = ruleOf(options);
-      const stack = rule.machine ? await cli.stacks.ofMachine(rule.machine) : await cli.stacks.only(options.topology);
+      // A machine that is not there yet may get rules: they hold from its first message on.
+      const exists = rule.machine !== "" && (await cli.stacks.findMachine(rule.machine)) !== undefined;
+      const stack = exists ? await cli.stacks.ofMachine(rule.machine) : await cli.stacks.only(options.topology);
       const added = (await stack.orchestrator.addRule({ rule })).rule!;
       cli.answer(options, added, () => `rule ${cli.color.bold(added.id)} is in force; remove it with: hv mediate rm ${added.id}`);
     });
@@ -94,11 +98,12 @@ export function ruleOf(options: RuleOptions): Rule {
     [Action.DROP, options.drop ?? false],
     [Action.DUPLICATE, options.duplicate ?? false],
     [Action.CORRUPT, options.corrupt !== undefined],
+    [Action.DIGEST, options.digest ?? false],
   ];
   const actions = asked.filter(([, wanted]) => wanted).map(([action]) => action);
   if (actions.length !== 1) {
     throw new UsageError(
-      `${actions.length === 0 ? "no action" : `${actions.length} actions`}; give exactly one of --observe, --modify FIELD=CEL, --deny, --delay MS, --drop, --duplicate, --corrupt SEED`,
+      `${actions.length === 0 ? "no action" : `${actions.length} actions`}; give exactly one of --observe, --digest, --modify FIELD=CEL, --deny, --delay MS, --drop, --duplicate, --corrupt SEED`,
     );
   }
   return Rule.fromPartial({
@@ -124,5 +129,5 @@ function parseAssignment(text: string): [field: string, expression: string] {
 function actionText(rule: Rule): string {
   const name = Object.entries(Action).find(([, value]) => value === rule.action)?.[0] ?? "?";
   const detail = rule.action === Action.DELAY ? ` ${rule.delayMs} ms` : rule.action === Action.MODIFY ? ` ${[...rule.assign].map(([field, cel]) => `${field}=${cel}`).join(", ")}` : "";
-  return name.toLowerCase() + detail;
+  return name.toLowerCase() + (rule.digest ? ` ${rule.digest}` : detail);
 }

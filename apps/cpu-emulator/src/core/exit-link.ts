@@ -99,6 +99,10 @@ export class ExitLink {
         return void this.#send(0n, { $case: "mmioWrite", value: { address: exit.address, size: exit.size, value: exit.value } });
       case ExitKind.MMIO_READ:
         return this.#ask(sequence, { $case: "mmioRead", value: { address: exit.address, size: exit.size } });
+      case ExitKind.SETTLE: {
+        const settle = { $case: "settle", value: { time: exit.value } } as const;
+        return sequence === 0 ? void this.#send(0n, settle) : this.#ask(sequence, settle);
+      }
       case ExitKind.CONSOLE_BYTE:
         return void this.#send(0n, { $case: "consoleWrite", value: { data: Uint8Array.of(Number(exit.value)) } });
       case ExitKind.CONSOLE_WRITE: {

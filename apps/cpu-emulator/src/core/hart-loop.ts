@@ -14,6 +14,7 @@ import { HartState, isSuspended } from "./sbi/hsm.ts";
 import type { RecordedRegion } from "./translator/ahead/recording.ts";
 import type { DynamicEngine } from "./translator/engine.ts";
 import { enterSupervisor } from "./sbi/sbi.ts";
+import type { Settling } from "./settling.ts";
 import { HaltPoll } from "./spin.ts";
 
 /** Engines by the names of CreateHarts and SetEngine; the index goes through ENGINE_WANTED. */
@@ -39,6 +40,8 @@ export interface HartParts {
   readonly time: GuestTime;
   readonly mailbox: HartMailbox;
   readonly debug: HartDebug;
+  /** Of a deterministic machine. */
+  readonly settling: Settling | undefined;
   readonly engine: EngineName;
   /** Makes an engine over this hart's cells and MMU; called once per name. `engine` answers those it builds on. */
   createEngine(name: EngineName, engine: (name: EngineName) => Engine): Engine;
@@ -88,7 +91,7 @@ export class HartLoop {
     const slices = (EVENT_COUNTS >> 3) + EVENT_NAMES.indexOf("slice");
     if (this.#park()) return this.#exit();
     for (;;) {
-      if (Atomics.load(words, ATTENTION >> 2) !== 0 && this.#attend()) return this.#exit();
+      if (Atomics.load(words, ATTENTION >> 2) !== 0 && !this.#ending() && this.#attend()) return this.#exit();
       if (words[HSM_STATE >> 2] !== HartState.STARTED && !this.#started()) continue;
       counts[slices]!++;
       if (this.#parts.time.virtual) this.#virtualSlice(this.#engine);
@@ -125,6 +128,8 @@ export class HartLoop {
     const count = this.#cells.asNumber(INSTRET);
     if (this.#nextLook < 0) this.#nextLook = Math.ceil(count / LOOK_EVERY) * LOOK_EVERY; // harts may be restored
     if (count >= this.#nextLook) {
+      this.#parts.settling?.look(this.#parts.time.ticks());
+      if (this.#stopsWithBoard()) return;
       core.refreshTimers();
       core.takeInterrupt();
       this.#nextLook = count - (count % LOOK_EVERY) + LOOK_EVERY;
@@ -143,15 +148,31 @@ export class HartLoop {
         break;
     }
   }
+  /**
+   * How far a hart comes after it has powered the machine off must not depend on when somebody asks or stops it: to the next look, and
+   * until then it hears nobody.
+   */
+  #ending(): boolean {
+    return this.#parts.settling?.ended === true && this.#cells.i32[HSM_STATE >> 2] === HartState.STARTED;
+  }
+  #stopsWithBoard(): boolean {
+    if (!this.#ending()) return false;
+    Atomics.store(this.#cells.i32, HSM_STATE >> 2, HartState.STOPPED);
+    return true;
+  }
   /** WFI costs no time of the host: the guest's clock goes to its next timer. Without one, somebody outside must act. */
   #skipToInterrupt(): void {
     const core = this.#core;
+    const { time, settling } = this.#parts;
     this.#cells.f64[(EXIT_COUNTS >> 3) + WFI_COUNT]!++;
+    settling?.look(time.ticks());
+    if (this.#stopsWithBoard()) return;
     core.refreshTimers();
     if (core.wakes()) return;
-    const timer = core.nextTimer();
+    const timer = Math.min(core.nextTimer(), settling?.deadline ?? Infinity);
     if (timer === Infinity) this.#sleep(LONGEST_SLEEP_MS);
-    else this.#parts.time.set(Math.max(timer, this.#parts.time.ticks()));
+    else time.set(Math.max(timer, time.ticks()));
+    settling?.look(time.ticks());
     core.refreshTimers();
   }
 

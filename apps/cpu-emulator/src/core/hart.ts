@@ -13,6 +13,7 @@ import { HartPhysical } from "./physical.ts";
 import { Privileged } from "./privileged.ts";
 import { ReferenceEngine } from "./reference-engine.ts";
 import { supervisorCalls } from "./sbi/sbi.ts";
+import { Settling } from "./settling.ts";
 import type { RecordedRegion } from "./translator/ahead/recording.ts";
 import { ModeEngine } from "./translator/ahead/mode-engine.ts";
 import { DynamicEngine, HOT_AFTER, type Translator } from "./translator/engine.ts";
@@ -39,7 +40,8 @@ export function assembleHart(options: HartThreadOptions, surroundings: HartSurro
   const time = new GuestTime(machine, () => surroundings.hostMs(), options.deterministic ? cells : undefined);
   const core = new Privileged(cells, time, options.features);
   const mailbox = new HartMailbox(cells, machine);
-  const physical = new HartPhysical(ram, cells, mailbox, new Clint(harts, core, time));
+  const settling = options.deterministic ? new Settling(mailbox) : undefined;
+  const physical = new HartPhysical(ram, cells, mailbox, new Clint(harts, core, time), settling);
   const mmu = new Mmu({ memory, cells, core, physical, ramBase: Number(ram.base), ramBytes: ram.bytes, ramOffset: ram.offset });
   core.translation = mmu;
   const debug = new HartDebug(cells, mmu);
@@ -58,7 +60,7 @@ export function assembleHart(options: HartThreadOptions, surroundings: HartSurro
     }
   };
   const loop = new HartLoop({
-    cells, core, time, mailbox, debug, engine: options.engine, createEngine,
+    cells, core, time, mailbox, debug, settling, engine: options.engine, createEngine,
     report: (events) => surroundings.report(events),
     profile: (entries) => surroundings.profile(entries),
     recording: (regions) => surroundings.recording(regions),

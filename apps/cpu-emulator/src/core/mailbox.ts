@@ -55,10 +55,11 @@ export const ExitKind = {
   CONSOLE_READ: 5, // waits
   SYSTEM_RESET: 6,
   PAGE: 7, // waits: page number in address, 1 in value = for writing
+  SETTLE: 9, // deterministic: waits for the devices; posted it only tells the time, ticks in value
 } as const;
 export const EXIT_NAMES: Record<number, string> = {
   1: "mmio-read", 2: "mmio-write", 3: "sbi-console", 4: "sbi-console-byte", 5: "sbi-console-read", 6: "sbi-reset",
-  7: "page-fault", 8: "wfi",
+  7: "page-fault", 8: "wfi", 9: "settle",
 };
 export const WFI_COUNT = 8;
 export const EVENT_NAMES = [

@@ -3,6 +3,7 @@ import type { HartCells } from "./cells.ts";
 import type { PhysicalAccess } from "./engine.ts";
 import { GIVEN_UP, PAGE_STATES } from "./hart-state.ts";
 import { AnswerStatus, ExitKind, type HartMailbox } from "./mailbox.ts";
+import type { Settling } from "./settling.ts";
 
 /** Values of the page-state bytes (coherent leases; see lease.ts, which writes them). Ordered: more allows more. */
 export const PageState = { NONE: 0, READ: 1, WRITE: 2 } as const;
@@ -29,14 +30,16 @@ export class HartPhysical implements PhysicalAccess, GuestMemory {
   readonly ram: RamLayout;
   readonly #mailbox: HartMailbox;
   readonly #clint: Clint;
+  readonly #settling: Settling | undefined;
   readonly #states: Uint8Array;
   readonly #bytes: Uint8Array;
   readonly #end: bigint;
 
-  constructor(ram: RamLayout, cells: HartCells, mailbox: HartMailbox, clint: Clint) {
+  constructor(ram: RamLayout, cells: HartCells, mailbox: HartMailbox, clint: Clint, settling?: Settling) {
     this.ram = ram;
     this.#mailbox = mailbox;
     this.#clint = clint;
+    this.#settling = settling;
     this.#end = ram.base + BigInt(ram.bytes);
     this.#states = new Uint8Array(cells.buffer, PAGE_STATES, ram.bytes / 4096);
     this.#bytes = new Uint8Array(cells.buffer, ram.offset, ram.bytes);
@@ -60,12 +63,14 @@ export class HartPhysical implements PhysicalAccess, GuestMemory {
 
   mmioRead(physical: bigint, bytes: 1 | 2 | 4 | 8): bigint | undefined {
     if (Clint.decodes(physical)) return this.#clint.read(physical, bytes);
+    this.#settling?.beforeRead();
     if (this.#mailbox.call(ExitKind.MMIO_READ, bytes, physical, 0n) !== AnswerStatus.OK) return undefined;
     return BigInt.asUintN(bytes * 8, this.#mailbox.answerValue());
   }
   mmioWrite(physical: bigint, bytes: 1 | 2 | 4 | 8, value: bigint): boolean {
     if (Clint.decodes(physical)) return this.#clint.write(physical, bytes, value);
     this.#mailbox.post(ExitKind.MMIO_WRITE, bytes, physical, BigInt.asUintN(bytes * 8, value));
+    this.#settling?.settle();
     return true;
   }
 

@@ -13,6 +13,8 @@ export interface BoardPlan {
   bootArguments: string;
   initrd?: { start: bigint; end: bigint };
   devices: DevicePlan[];
+  /** Random numbers from a fixed seed, time as the hart tells it, one request after another (DEV-19). */
+  deterministic: boolean;
 }
 export type DevicePlan =
   | { kind: "blk"; id: string; disk: string; readOnly: boolean }
@@ -34,6 +36,7 @@ export function planBoard(request: CreateBoardRequest): BoardPlan {
   if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(request.machine))
     throw invalid("machine", JSON.stringify(request.machine), "1 to 128 letters, digits, '.', '_' or '-'");
   if (request.harts < 1 || request.harts > MAX_HARTS) throw invalid("harts", request.harts, `1 to ${MAX_HARTS}`);
+  if (request.deterministic && request.harts !== 1) throw invalid("harts", request.harts, "1 on a deterministic board");
   if (request.ramBase !== ADDRESS_MAP.ram.base)
     throw invalid("ram_base", `0x${request.ramBase.toString(16)}`, `0x${ADDRESS_MAP.ram.base.toString(16)}`);
   if (request.ramBytes === 0n || request.ramBytes % 4096n !== 0n || request.ramBytes > 1n << 40n)
@@ -73,6 +76,7 @@ export function planBoard(request: CreateBoardRequest): BoardPlan {
     bootArguments: request.bootArguments,
     ...(hasInitrd ? { initrd: { start: request.initrdStart, end: request.initrdEnd } } : {}),
     devices,
+    deterministic: request.deterministic,
   };
 }
 

@@ -13,8 +13,10 @@ import { Console } from "./console.ts";
 import { DmaClient } from "./dma-client.ts";
 import { FrameClient } from "./frame-client.ts";
 import { GoldfishRtc } from "./goldfish-rtc.ts";
+import { GuestClock } from "./guest-clock.ts";
 import { InterruptOutput } from "./interrupt-output.ts";
 import { Plic } from "./plic.ts";
+import { seededBytes } from "./seeded-random.ts";
 import { TestFinisher } from "./test-finisher.ts";
 import { Uart16550 } from "./uart16550.ts";
 import { VirtioBlk } from "./virtio/blk.ts";
@@ -57,6 +59,9 @@ interface VirtioSlot {
 /** How long requests that are in work may take when the board is paused, and how often that is looked at. */
 const PAUSE_TIMEOUT_MS = 10_000;
 const PAUSE_POLL_MS = 1;
+/** How long a deterministic hart waits for its devices: less than PauseHarts does for the hart. */
+const SETTLE_TIMEOUT_MS = 5000;
+const NEVER_AGAIN = 0xffff_ffff_ffff_ffffn;
 
 /** Lines that one guest can put into the log by breaking its devices. */
 const MAX_BROKEN_LOGGED = 16;
@@ -72,6 +77,9 @@ export class Board {
   readonly #plic: Plic;
   readonly #uart: Uart16550;
   readonly #rtc: GoldfishRtc;
+  /** Of a deterministic board. */
+  readonly #guestClock: GuestClock | undefined;
+  readonly #random: (byteLength: number) => Uint8Array;
   readonly #virtio: VirtioSlot[] = [];
   readonly #interrupts: InterruptOutput;
   readonly #dma: DmaClient;
@@ -121,12 +129,14 @@ export class Board {
     this.#disks = [...disks.values()];
     this.#environment = environment;
     this.#event = { machine: plan.machine, state: "on", exitCode: 0, reason: "" };
-    this.#interrupts = new InterruptOutput(plan.machine, plan.harts, environment.peers.cpu, lost);
+    this.#interrupts = new InterruptOutput(plan.machine, plan.harts, environment.peers.cpu, lost, plan.deterministic);
     this.#plic = new Plic(ADDRESS_MAP.plic.sources, plan.harts, (hart, mode, level) => this.#interrupts.set(hart, mode, level));
-    this.#dma = new DmaClient({ machine: plan.machine, memory: environment.peers.memory, lost, afterTurn: environment.afterTurn });
+    this.#dma = new DmaClient({ machine: plan.machine, memory: environment.peers.memory, lost, afterTurn: environment.afterTurn, ...(plan.deterministic ? { mostAtOnce: Infinity } : {}) });
     this.serial = this.#console("serial0");
     this.#uart = new Uart16550(this.serial, (level) => this.#plic.setLevel(ADDRESS_MAP.uart.irq, level));
-    this.#rtc = new GoldfishRtc(environment.clock, (level) => this.#plic.setLevel(ADDRESS_MAP.rtc.irq, level));
+    this.#guestClock = plan.deterministic ? new GuestClock() : undefined;
+    this.#random = plan.deterministic ? seededBytes() : environment.random;
+    this.#rtc = new GoldfishRtc(this.#guestClock ?? environment.clock, (level) => this.#plic.setLevel(ADDRESS_MAP.rtc.irq, level));
     const finisher = new TestFinisher({
       powerOff: (exitCode, reason) => this.powerOff(exitCode, reason),
       reset: (reason) => this.requestReset(reason),
@@ -168,7 +178,7 @@ export class Board {
         bootArguments: plan.bootArguments,
         ...(plan.initrd ? { initrd: plan.initrd } : {}),
         virtioSlots: plan.devices.map((_, slot) => slot),
-        rngSeed: environment.random(32),
+        rngSeed: this.#random(32),
       }),
     );
   }
@@ -184,6 +194,28 @@ export class Board {
   /** A hart has opened its exits: from now on there is somebody to interrupt. */
   hartsAttached(): void {
     this.#interrupts.open();
+  }
+
+  /** The guest's clock has come to `ticks`. */
+  guestTime(ticks: bigint): void {
+    this.#guestClock?.advance(Number(ticks));
+  }
+  /**
+   * Calls back when the devices have done all that they can do without anything from outside, and the harts can see it: at once when they
+   * have. With the guest time, in ticks, at which the board has something to do by itself; 0 = never, NEVER_AGAIN: it is not on any more.
+   */
+  settle(done: (next: bigint) => void): void {
+    const { clock, afterTurn, log } = this.#environment;
+    const end = clock.now() + SETTLE_TIMEOUT_MS;
+    const look = (): void => {
+      const settled = this.#interrupts.settled && this.#virtio.every(({ transport }) => transport.quiet);
+      if (this.state !== "on") return done(NEVER_AGAIN);
+      if (settled) return done(BigInt(this.#guestClock?.next ?? 0));
+      if (clock.now() < end) return afterTurn(look);
+      log.warn({ machine: this.plan.machine }, `devices still work after ${SETTLE_TIMEOUT_MS} ms; this run cannot be repeated exactly`);
+      done(BigInt(this.#guestClock?.next ?? 0));
+    };
+    look();
   }
 
   powerOff(exitCode: number, reason: string): void {
@@ -357,7 +389,7 @@ export class Board {
       case "blk": {
         const backend = disks.get(device.id)!;
         this.#closers.push(() => backend.close());
-        const model = new VirtioBlk({ backend, readOnly: device.readOnly, id: device.disk, dma });
+        const model = new VirtioBlk({ backend, readOnly: device.readOnly, id: device.disk, dma, oneByOne: this.plan.deterministic });
         return { model, counters: () => ({ ...model.operations }) };
       }
       case "net": {
@@ -378,7 +410,7 @@ export class Board {
       case "console":
         return { model: new VirtioConsole(this.#console(device.console), dma), counters: () => ({}) };
       case "rng":
-        return { model: new VirtioRng((byteLength) => this.#environment.random(byteLength)), counters: () => ({}) };
+        return { model: new VirtioRng(this.#random), counters: () => ({}) };
     }
   }
 

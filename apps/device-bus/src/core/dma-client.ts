@@ -12,12 +12,21 @@ const MAX_AT_ONCE = 512;
 const FAILED: DmaResult = { status: "failed", data: [] };
 const FAULT: DmaResult = { status: "fault", data: [] };
 
+export interface DmaClientOptions {
+  readonly machine: string;
+  readonly memory: MemoryPort;
+  readonly lost: (reason: string) => void;
+  readonly afterTurn: (run: () => void) => void;
+  readonly mostAtOnce?: number;
+}
+
 /** The board's DMA stream to the memory-manager: pipelined, answers matched by id. */
 export class DmaClient {
   readonly #machine: string;
   readonly #memory: MemoryPort;
   readonly #lost: (reason: string) => void;
   readonly #afterTurn: (run: () => void) => void;
+  readonly #mostAtOnce: number;
   /** Opened with the first device that wants DMA. */
   #channel: Channel<DmaRequest, DmaResponse> | undefined;
   readonly #waiting = new Map<bigint, (result: DmaResult) => void>();
@@ -28,11 +37,12 @@ export class DmaClient {
   bytes = 0;
   faults = 0;
 
-  constructor(options: { machine: string; memory: MemoryPort; lost: (reason: string) => void; afterTurn: (run: () => void) => void }) {
+  constructor(options: DmaClientOptions) {
     this.#machine = options.machine;
     this.#memory = options.memory;
     this.#lost = options.lost;
     this.#afterTurn = options.afterTurn;
+    this.#mostAtOnce = options.mostAtOnce ?? MAX_AT_ONCE;
   }
 
   /** DMA in the name of one device, which has grants of its own. */
@@ -106,7 +116,7 @@ export class DmaClient {
 
   #mayAnswerAtOnce(): boolean {
     if (this.#atOnce === 0) this.#afterTurn(() => (this.#atOnce = 0));
-    return ++this.#atOnce <= MAX_AT_ONCE;
+    return ++this.#atOnce <= this.#mostAtOnce;
   }
 
   #answered(response: DmaResponse): void {

@@ -51,6 +51,9 @@ export function serveExits(channel: Channel<ExitResponse, ExitRequest>, boardOf:
         return answer(request, 0n, board.serial.takeInput(Math.min(exit.value.maxBytes, MAX_CONSOLE_READ_BYTES)));
       case "systemReset":
         return systemReset(board, exit.value.type, exit.value.reason);
+      case "settle":
+        board.guestTime(exit.value.time);
+        return request.id === 0n ? undefined : board.settle((next) => answer(request, next));
       default:
         // From a newer peer: whoever waits must not wait forever.
         if (request.id !== 0n) answer(request, undefined);

@@ -13,12 +13,16 @@ export class InterruptOutput {
   #channel: Channel<InterruptSignal, InterruptAck> | undefined;
   #sequence = 0n;
   #closed = false;
+  /** Ask for an acknowledgement of each level. */
+  readonly #acknowledged: boolean;
+  #seen = 0n;
   signals = 0;
 
-  constructor(machine: string, harts: number, cpu: CpuPort, lost: (reason: string) => void) {
+  constructor(machine: string, harts: number, cpu: CpuPort, lost: (reason: string) => void, acknowledged = false) {
     this.#machine = machine;
     this.#cpu = cpu;
     this.#lost = lost;
+    this.#acknowledged = acknowledged;
     this.#levels = Array.from({ length: harts * 2 }, () => false);
   }
 
@@ -33,8 +37,8 @@ export class InterruptOutput {
     if (this.#channel || this.#closed) return;
     const channel = this.#cpu.interrupts();
     this.#channel = channel;
-    this.#sequence = 0n;
-    channel.onMessage(() => {}); // no acknowledgement is asked for
+    this.#sequence = this.#seen = 0n;
+    channel.onMessage(({ sequence }) => void (this.#seen = sequence));
     channel.onClose((error) => {
       if (this.#channel === channel) this.#channel = undefined;
       // The harts are gone on purpose, or not there yet; new ones bring new exits.
@@ -42,6 +46,11 @@ export class InterruptOutput {
       if (!absent && !this.#closed) this.#lost(`interrupt stream to the cpu-emulator ended: ${error?.message}`);
     });
     for (let wire = 0; wire < this.#levels.length; wire++) this.#send(wire);
+  }
+
+  /** With `acknowledged`: the harts can see all levels. */
+  get settled(): boolean {
+    return !this.#acknowledged || !this.#channel || this.#seen === this.#sequence;
   }
 
   close(): void {
@@ -57,7 +66,7 @@ export class InterruptOutput {
       line: (wire & 1) === 0 ? InterruptLine.MACHINE_EXTERNAL : InterruptLine.SUPERVISOR_EXTERNAL,
       level: this.#levels[wire]!,
       sequence: ++this.#sequence,
-      acknowledge: false,
+      acknowledge: this.#acknowledged,
     });
   }
 }

@@ -44,6 +44,7 @@ export function boardRequest(machine: string, devices: Partial<DeviceSpec>[] = [
     initrdEnd: 0n,
     devices: devices.map((device) => ({ kind: "", id: "", backend: "", mac: "", readOnly: false, ...device })),
     mmu: "",
+    deterministic: false,
   };
 }
 

@@ -28,10 +28,10 @@ export const NIC_MODES: Readonly<Record<string, NetworkMode>> = {
 const ADDRESS = /^(\d{1,3}\.){3}\d{1,3}(\/\d{1,2})?$/;
 
 /** Refuses NICs that can never work; what depends on the networks is the network-fabric's to refuse. */
-export function checkNics({ name, noNetwork, nics, forwards }: MachineSpec): void {
+export function checkNics({ name, noNetwork, nics, forwards, deterministic }: MachineSpec): void {
   const refuse = (what: string) => new ContractError("invalid", `create machine ${name}: ${what}`);
   if (noNetwork && nics.length > 0) throw refuse("NICs and no network exclude each other");
-  if (forwards.length > 0 && (noNetwork || (nics.length > 0 && !nics.some(mayHaveNat)))) throw refuse("forwarded ports need an interface on nat or a natnetwork");
+  if (forwards.length > 0 && (noNetwork || (deterministic && nics.length === 0) || (nics.length > 0 && !nics.some(mayHaveNat)))) throw refuse("forwarded ports need an interface on nat or a natnetwork");
   for (const { protocol, hostPort, guestPort } of forwards) {
     if (!["", "tcp", "udp"].includes(protocol)) throw refuse(`forward: protocol "${protocol}"; expected tcp or udp`);
     if (guestPort < 1 || guestPort > 65_535 || hostPort > 65_535) throw refuse(`forward ${hostPort}:${guestPort}: ports are 1 to 65535`);
@@ -50,8 +50,9 @@ function mayHaveNat({ mode }: NicSpec): boolean {
   return mode === "" || mode === "nat" || mode === "natnetwork";
 }
 /** The machine's NICs; without any in the spec one on the default network. */
-export function planNics({ name, noNetwork, nics }: MachineSpec, defaultNetwork: string): PlannedNic[] {
-  if (noNetwork) return [];
+export function planNics({ name, noNetwork, nics, deterministic }: MachineSpec, defaultNetwork: string): PlannedNic[] {
+  // What comes from a network comes when it comes: a deterministic machine has one only if asked.
+  if (noNetwork || (deterministic && nics.length === 0)) return [];
   const specs = nics.length > 0 ? nics : [{ network: defaultNetwork, mode: "nat", mac: "", address: "", vlan: 0, trunk: [], rateLimit: 0n, interface: "" }];
   return specs.map((spec, index): PlannedNic => {
     const network = spec.network || defaultNameOf(spec, defaultNetwork);

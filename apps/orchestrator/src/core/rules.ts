@@ -1,6 +1,7 @@
 import { asContractError, ContractError, type Sink } from "@polyvisor/contracts";
 import { Action, type Rule, type TraceEntry } from "@polyvisor/contracts/mediation";
 import type { TraceRequest } from "@polyvisor/contracts/orchestrator";
+import { joinDigests } from "@polyvisor/mediation";
 import type { ServiceSide } from "@polyvisor/service-kit";
 import type { OrchestratorPeers } from "./peers.ts";
 
@@ -18,13 +19,13 @@ export class Rules {
 
   async add(asked: Rule | undefined): Promise<Rule> {
     if (!asked || asked.action === Action.UNSPECIFIED) {
-      throw new ContractError("invalid", "add rule: no action; expected one of observe, modify, deny, delay, drop, duplicate, corrupt");
+      throw new ContractError("invalid", "add rule: no action; expected one of observe, modify, deny, delay, drop, duplicate, corrupt, digest");
     }
     const known = await this.list();
     if (asked.id && known.some((rule) => rule.id === asked.id)) {
       throw new ContractError("already-exists", `add rule: there is a rule "${asked.id}"; remove it first (hv mediate rm ${asked.id}) or choose another id`);
     }
-    const rule = { ...asked, id: asked.id || freeId(known), hits: 0n, service: "" };
+    const rule = { ...asked, id: asked.id || freeId(known), hits: 0n, service: "", digest: "" };
     const added: string[] = [];
     try {
       for (const [service, { mediation }] of this.#targets(rule)) {
@@ -65,12 +66,13 @@ export class Rules {
         const entry = merged.get(rule.id);
         if (entry) {
           entry.hits += rule.hits;
+          if (rule.digest) entry.digest = joinDigests([entry.digest, rule.digest]);
           entry.services.push(service);
         } else merged.set(rule.id, { ...rule, services: [service] });
       }
     }
     return [...merged.values()].map(({ services, ...rule }) => {
-      if (!this.#rules.has(rule.id)) this.#rules.set(rule.id, { ...rule, hits: 0n, service: "" });
+      if (!this.#rules.has(rule.id)) this.#rules.set(rule.id, { ...rule, hits: 0n, service: "", digest: "" });
       return { ...rule, service: services.join(",") };
     });
   }
@@ -110,7 +112,7 @@ export class Rules {
    * "everything" must leave the way to remove it.
    */
   #targets(rule: Rule): [string, ServiceSide][] {
-    const harmless = rule.action === Action.OBSERVE || rule.machine !== "" || (rule.method !== "" && !/rule/i.test(rule.method));
+    const harmless = rule.action === Action.OBSERVE || rule.action === Action.DIGEST || rule.machine !== "" || (rule.method !== "" && !/rule/i.test(rule.method));
     return [...this.#peers.services].filter(([service]) => service !== OWN_SERVICE || harmless);
   }
 }

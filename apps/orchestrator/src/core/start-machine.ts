@@ -100,6 +100,7 @@ export async function startMachine(input: StartInput): Promise<LiveMachine> {
         initrdEnd: plan.initrd.end,
         devices: [...plan.devices],
         mmu,
+        deterministic: spec.deterministic,
       },
       { timeoutMs: SLOW_CALL_MS },
     ),

@@ -29,6 +29,7 @@ function boardRequest(machine: string, change: Partial<CreateBoardRequest> = {})
     initrdEnd: 0n,
     devices: [],
     mmu: "riscv,sv39",
+    deterministic: false,
     ...change,
   };
 }

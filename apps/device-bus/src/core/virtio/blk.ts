@@ -101,6 +101,7 @@ export class VirtioBlk implements VirtioDevice {
   readonly #readOnly: boolean;
   readonly #id: string;
   readonly #dma: Dma;
+  readonly #mostRequests: number;
   #transport!: MmioTransport;
   #waiting: Chain[] = [];
   #epoch = 0;
@@ -109,11 +110,12 @@ export class VirtioBlk implements VirtioDevice {
   #starting = false;
   readonly operations = { "block-reads": 0, "block-writes": 0, flushes: 0, discards: 0, "zero-writes": 0, "io-errors": 0 };
 
-  constructor(options: { backend: BlockBackend; readOnly: boolean; id: string; dma: Dma }) {
+  constructor(options: { backend: BlockBackend; readOnly: boolean; id: string; dma: Dma; oneByOne?: boolean }) {
     this.#backend = options.backend;
     this.#readOnly = options.readOnly;
     this.#id = options.id;
     this.#dma = options.dma;
+    this.#mostRequests = options.oneByOne ? 1 : WORKING_REQUESTS;
     this.features =
       VIRTIO_BLK_F_SEG_MAX |
       VIRTIO_BLK_F_BLK_SIZE |
@@ -158,7 +160,7 @@ export class VirtioBlk implements VirtioDevice {
 
   #nextGroup(): Work[] {
     const group: Work[] = [];
-    while (this.#waiting.length > 0 && this.#workingRequests < WORKING_REQUESTS) {
+    while (this.#waiting.length > 0 && this.#workingRequests < this.#mostRequests) {
       const chain = this.#waiting[0]!;
       const cost = Math.min(chain.readableBytes + chain.writableBytes, PIECE_BYTES + HEADER_BYTES);
       if (this.#workingRequests > 0 && this.#workingBytes + cost > WORKING_BYTES) break;

@@ -84,6 +84,8 @@ export interface CreateBoardRequest {
   devices: DeviceSpec[];
   /** "riscv,sv48" ... */
   mmu: string;
+  /** random numbers from a fixed seed; the RTC follows the guest's time (DEV-19) */
+  deterministic: boolean;
 }
 
 export interface DeviceSpec {
@@ -170,6 +172,9 @@ export interface ExitRequest {
     | //
     /** SBI SRST; posted */
     { $case: "systemReset"; value: SystemReset }
+    | //
+    /** deterministic boards (DEV-19); waits, or with id 0 only tells the time */
+    { $case: "settle"; value: Settle }
     | undefined;
 }
 
@@ -192,6 +197,10 @@ export interface ConsoleRead {
   maxBytes: number;
 }
 
+export interface Settle {
+  time: bigint;
+}
+
 export interface SystemReset {
   type: number;
   reason: number;
@@ -202,7 +211,7 @@ export interface ExitResponse {
   hart: number;
   id: bigint;
   status: ExitStatus;
-  /** mmio_read: zero-extended */
+  /** mmio_read: zero-extended; settle: ticks */
   value: bigint;
   /** console_read */
   data: Uint8Array;
@@ -392,6 +401,7 @@ function createBaseCreateBoardRequest(): CreateBoardRequest {
     initrdEnd: 0n,
     devices: [],
     mmu: "",
+    deterministic: false,
   };
 }
 
@@ -438,6 +448,9 @@ export const CreateBoardRequest: MessageFns<CreateBoardRequest> = {
     }
     if (message.mmu !== "") {
       writer.uint32(82).string(message.mmu);
+    }
+    if (message.deterministic !== false) {
+      writer.uint32(88).bool(message.deterministic);
     }
     return writer;
   },
@@ -535,6 +548,14 @@ export const CreateBoardRequest: MessageFns<CreateBoardRequest> = {
             message.mmu = reader.string();
             continue;
           }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.deterministic = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -577,6 +598,7 @@ export const CreateBoardRequest: MessageFns<CreateBoardRequest> = {
         ? object.devices.map((e: any) => DeviceSpec.fromJSON(e))
         : [],
       mmu: isSet(object.mmu) ? globalThis.String(object.mmu) : "",
+      deterministic: isSet(object.deterministic) ? globalThis.Boolean(object.deterministic) : false,
     };
   },
 
@@ -612,6 +634,9 @@ export const CreateBoardRequest: MessageFns<CreateBoardRequest> = {
     if (message.mmu !== "") {
       obj.mmu = message.mmu;
     }
+    if (message.deterministic !== false) {
+      obj.deterministic = message.deterministic;
+    }
     return obj;
   },
 
@@ -632,6 +657,7 @@ export const CreateBoardRequest: MessageFns<CreateBoardRequest> = {
     message.initrdEnd = (object.initrdEnd !== undefined && object.initrdEnd !== null) ? BigInt(object.initrdEnd) : 0n;
     message.devices = object.devices?.map((e) => DeviceSpec.fromPartial(e)) || [];
     message.mmu = object.mmu ?? "";
+    message.deterministic = object.deterministic ?? false;
     return message;
   },
 };
@@ -1639,6 +1665,9 @@ export const ExitRequest: MessageFns<ExitRequest> = {
       case "systemReset":
         SystemReset.encode(message.exit.value, writer.uint32(66).fork()).join();
         break;
+      case "settle":
+        Settle.encode(message.exit.value, writer.uint32(74).fork()).join();
+        break;
     }
     return writer;
   },
@@ -1720,6 +1749,14 @@ export const ExitRequest: MessageFns<ExitRequest> = {
             message.exit = { $case: "systemReset", value: SystemReset.decode(reader, reader.uint32()) };
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.exit = { $case: "settle", value: Settle.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1757,6 +1794,8 @@ export const ExitRequest: MessageFns<ExitRequest> = {
         ? { $case: "systemReset", value: SystemReset.fromJSON(object.systemReset) }
         : isSet(object.system_reset)
         ? { $case: "systemReset", value: SystemReset.fromJSON(object.system_reset) }
+        : isSet(object.settle)
+        ? { $case: "settle", value: Settle.fromJSON(object.settle) }
         : undefined,
     };
   },
@@ -1782,6 +1821,8 @@ export const ExitRequest: MessageFns<ExitRequest> = {
       obj.consoleRead = ConsoleRead.toJSON(message.exit.value);
     } else if (message.exit?.$case === "systemReset") {
       obj.systemReset = SystemReset.toJSON(message.exit.value);
+    } else if (message.exit?.$case === "settle") {
+      obj.settle = Settle.toJSON(message.exit.value);
     }
     return obj;
   },
@@ -1822,6 +1863,12 @@ export const ExitRequest: MessageFns<ExitRequest> = {
       case "systemReset": {
         if (object.exit?.value !== undefined && object.exit?.value !== null) {
           message.exit = { $case: "systemReset", value: SystemReset.fromPartial(object.exit.value) };
+        }
+        break;
+      }
+      case "settle": {
+        if (object.exit?.value !== undefined && object.exit?.value !== null) {
+          message.exit = { $case: "settle", value: Settle.fromPartial(object.exit.value) };
         }
         break;
       }
@@ -2161,6 +2208,76 @@ export const ConsoleRead: MessageFns<ConsoleRead> = {
   fromPartial(object: DeepPartial<ConsoleRead>): ConsoleRead {
     const message = createBaseConsoleRead();
     message.maxBytes = object.maxBytes ?? 0;
+    return message;
+  },
+};
+
+function createBaseSettle(): Settle {
+  return { time: 0n };
+}
+
+export const Settle: MessageFns<Settle> = {
+  encode(message: Settle, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.time !== 0n) {
+      if (BigInt.asUintN(64, message.time) !== message.time) {
+        throw new globalThis.Error("value provided for field message.time of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.time);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Settle {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSettle();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.time = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Settle {
+    return { time: isSet(object.time) ? BigInt(object.time) : 0n };
+  },
+
+  toJSON(message: Settle): unknown {
+    const obj: any = {};
+    if (message.time !== 0n) {
+      obj.time = message.time.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Settle>): Settle {
+    return Settle.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Settle>): Settle {
+    const message = createBaseSettle();
+    message.time = (object.time !== undefined && object.time !== null) ? BigInt(object.time) : 0n;
     return message;
   },
 };

@@ -31,6 +31,8 @@ export const Action = {
   DROP: 5,
   DUPLICATE: 6,
   CORRUPT: 7,
+  /** DIGEST - observes, and adds the message to the rule's digest */
+  DIGEST: 8,
 } as const;
 
 export type Action = typeof Action[keyof typeof Action];
@@ -44,6 +46,7 @@ export namespace Action {
   export type DROP = typeof Action.DROP;
   export type DUPLICATE = typeof Action.DUPLICATE;
   export type CORRUPT = typeof Action.CORRUPT;
+  export type DIGEST = typeof Action.DIGEST;
 }
 
 export function actionFromJSON(object: any): Action {
@@ -72,6 +75,9 @@ export function actionFromJSON(object: any): Action {
     case 7:
     case "ACTION_CORRUPT":
       return Action.CORRUPT;
+    case 8:
+    case "ACTION_DIGEST":
+      return Action.DIGEST;
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Action");
   }
@@ -95,6 +101,8 @@ export function actionToJSON(object: Action): string {
       return "ACTION_DUPLICATE";
     case Action.CORRUPT:
       return "ACTION_CORRUPT";
+    case Action.DIGEST:
+      return "ACTION_DIGEST";
     default:
       throw new globalThis.Error("Unrecognized enum value " + object + " for enum Action");
   }
@@ -124,6 +132,8 @@ export interface Rule {
   hits: bigint;
   /** output only at the orchestrator: whose chain holds it */
   service: string;
+  /** output only, DIGEST: 16 hex digits; equal for the same messages in the same order, method by method */
+  digest: string;
 }
 
 export interface Rule_AssignEntry {
@@ -214,6 +224,7 @@ function createBaseRule(): Rule {
     seed: 0n,
     hits: 0n,
     service: "",
+    digest: "",
   };
 }
 
@@ -260,6 +271,9 @@ export const Rule: MessageFns<Rule> = {
     }
     if (message.service !== "") {
       writer.uint32(98).string(message.service);
+    }
+    if (message.digest !== "") {
+      writer.uint32(106).string(message.digest);
     }
     return writer;
   },
@@ -376,6 +390,14 @@ export const Rule: MessageFns<Rule> = {
             message.service = reader.string();
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.digest = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -414,6 +436,7 @@ export const Rule: MessageFns<Rule> = {
       seed: isSet(object.seed) ? BigInt(object.seed) : 0n,
       hits: isSet(object.hits) ? BigInt(object.hits) : 0n,
       service: isSet(object.service) ? globalThis.String(object.service) : "",
+      digest: isSet(object.digest) ? globalThis.String(object.digest) : "",
     };
   },
 
@@ -458,6 +481,9 @@ export const Rule: MessageFns<Rule> = {
     if (message.service !== "") {
       obj.service = message.service;
     }
+    if (message.digest !== "") {
+      obj.digest = message.digest;
+    }
     return obj;
   },
 
@@ -486,6 +512,7 @@ export const Rule: MessageFns<Rule> = {
     message.seed = (object.seed !== undefined && object.seed !== null) ? BigInt(object.seed) : 0n;
     message.hits = (object.hits !== undefined && object.hits !== null) ? BigInt(object.hits) : 0n;
     message.service = object.service ?? "";
+    message.digest = object.digest ?? "";
     return message;
   },
 };
