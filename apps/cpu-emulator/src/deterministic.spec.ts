@@ -1,5 +1,7 @@
-import { Firmware } from "@polyvisor/contracts/cpu";
+import { Firmware, InterruptLine } from "@polyvisor/contracts/cpu";
 import { assemble } from "@polyvisor/isa";
+import { ADDRESS_MAP } from "@polyvisor/machine";
+import { FakeBus } from "@polyvisor/testkit";
 import { describe, expect, it } from "vitest";
 import { bareMachine, RAM_BASE } from "./testing/bare-program.ts";
 
@@ -60,6 +62,54 @@ result: .dword 0, 0, 0, 0`,
 );
 const RESULT = GUEST.labels.get("result")!;
 
+/** Writes to a device that works for a while and then interrupts; mixes what it sees at once, in sip and in memory; powers off, and goes on counting. */
+const DRIVER = assemble(
+  `
+  la t0, result
+  li t1, ${FakeBus.SCRATCH}
+  li s0, 6
+again:
+  sd s0, 0(t1)
+  csrr t2, sip
+  ld t3, 8(t0)
+  slli s1, s1, 9
+  add s1, s1, t2
+  add s1, s1, t3
+  addi s0, s0, -1
+  bnez s0, again
+  sd s1, 0(t0)
+  li t1, ${ADDRESS_MAP.testFinisher.base}
+  li t2, 0x5555
+  sw t2, 0(t1)
+stay: addi s2, s2, 1
+  j stay
+  .balign 8
+result: .dword 0, 0`,
+  { base: RAM_BASE },
+);
+
+/** Each settling takes the host a few milliseconds; the device's answer is in memory and on its line when it ends. */
+async function drive(engine: string): Promise<{ seen: bigint; instructions: bigint }> {
+  const machine = await bareMachine({ program: DRIVER.bytes, engine, deterministic: true, firmware: Firmware.BUILTIN });
+  const { cpu, memory, bus, id } = machine;
+  const result = DRIVER.labels.get("result")!;
+  const lines = cpu.interrupts();
+  let sequence = 0n;
+  bus.settle = async () => {
+    await new Promise((resolve) => setTimeout(resolve, 3 * Math.random()));
+    const level = sequence % 2n === 0n;
+    await memory.writeMemory({ machine: id, address: result + 8n, data: Uint8Array.of(Number(++sequence), 0, 0, 0, 0, 0, 0, 0) });
+    lines.send({ machine: id, hart: 0, line: InterruptLine.SUPERVISOR_EXTERNAL, level, sequence, acknowledge: false });
+  };
+  const ended = bus.ended();
+  await cpu.runHarts({ machine: id });
+  await ended;
+  const { harts } = await cpu.readStats({ machine: id }); // waits for the look at which the hart stops
+  const { data } = await memory.readMemory({ machine: id, address: result, length: 8 });
+  await machine.close();
+  return { seen: new BigUint64Array(data.slice().buffer)[0]!, instructions: harts[0]!.instructions };
+}
+
 async function run(engine: string, deterministic: boolean): Promise<{ result: bigint[]; ms: number }> {
   const machine = await bareMachine({ program: GUEST.bytes, engine, deterministic, firmware: Firmware.BUILTIN });
   const { cpu, memory, id } = machine;
@@ -82,6 +132,15 @@ describe("deterministic time", () => {
     const first = await run("interpreter", true);
     expect(first.result[1]).toBeGreaterThan(40n * 2345n);
     for (const engine of ["interpreter", "dynamic", "reference"]) expect((await run(engine, true)).result, engine).toEqual(first.result);
+  });
+
+  it("what a device does about a write is there at the next instruction, and the end of the machine at the same count", { timeout: 100_000 }, async () => {
+    const first = await drive("interpreter");
+    const seip = 1n << 9n;
+    let seen = 0n;
+    for (let n = 1n; n <= 6n; n++) seen = (seen << 9n) + (n % 2n === 1n ? seip : 0n) + n;
+    expect(first).toEqual({ seen: BigInt.asUintN(64, seen), instructions: 20_000n });
+    for (const engine of ["dynamic", "reference"]) expect(await drive(engine), engine).toEqual(first);
   });
 
   it("without it they do not", { timeout: 100_000 }, async () => {

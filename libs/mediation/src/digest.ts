@@ -1,7 +1,7 @@
 import type { MediationPoint } from "./chain.ts";
 
-/** Names that two machines which do the same do not share. */
-const NAMES = new Set(["machine", "disk", "port"]);
+/** What two machines that do the same need not share: names, and the numbers that tell which answer is whose. */
+const NAMES = new Set(["machine", "disk", "port", "id"]);
 
 /**
  * A digest of messages: equal when each method's requests, and its responses, were the same in the same order. How those of different methods

@@ -48,6 +48,18 @@ describe("the mediation service", () => {
     expect(await port().removeRule({ id: "slow" })).toEqual({ removed: false });
   });
 
+  it("makes a digest of what passes, and hands the messages on", async () => {
+    const digest = async () => (await port().listRules({})).rules[0]!;
+    await port().addRule(rule({ action: Action.DIGEST, plane: "exits", direction: "request" }));
+    expect(await digest()).toMatchObject({ hits: 0n, digest: "0000000000000000" });
+    const exits = device().exits();
+    exits.send(read(0x1000n));
+    const first = (await digest()).digest;
+    exits.send(read(0x1000n));
+    expect(await digest()).toMatchObject({ hits: 2n, digest: expect.not.stringContaining(first) });
+    await expect(port().addRule(rule({ action: Action.DIGEST, expression: "frame.tcp.dport == 1" }))).rejects.toMatchObject({ condition: "invalid" });
+  });
+
   it.each([
     [{ action: Action.UNSPECIFIED }, "action 0 is unknown"],
     [{ action: Action.DENY, expression: "message.x ==" }, "offset 12"],

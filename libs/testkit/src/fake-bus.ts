@@ -25,6 +25,9 @@ export class FakeBus {
   input = "";
   /** Called for an MMIO read; answers are held back until the promise settles. */
   delay: (() => Promise<void>) | undefined;
+  /** Called for a settle that waits: what the devices do meanwhile. */
+  settle: (() => Promise<void>) | undefined;
+  #ended = false;
   readonly #channels = new Set<Channel<ExitResponse, ExitRequest>>();
   readonly #ends: ((code: number) => void)[] = [];
   #lineControl = 0;
@@ -76,6 +79,11 @@ export class FakeBus {
       }
       case "systemReset":
         return this.#end(-1);
+      case "settle": {
+        const reply = (): void => answer(ExitStatus.OK, this.#ended ? 0xffff_ffff_ffff_ffffn : 0n);
+        if (request.id !== 0n) void (this.settle?.() ?? Promise.resolve()).then(reply);
+        return;
+      }
       default:
         if (request.id !== 0n) answer(ExitStatus.ACCESS_FAULT); // DEV-5: whoever waits is answered
     }
@@ -97,6 +105,7 @@ export class FakeBus {
     }
   }
   #end(code: number): void {
+    this.#ended = true;
     for (const resolve of this.#ends.splice(0)) resolve(code);
   }
 }

@@ -46,7 +46,7 @@ export function addUpCommand(program: Command, cli: Cli): void {
     .option("--disk <file>", "disk image, raw or qcow2 (vmdk, vdi where qemu-img is installed), as its name says; the machine writes to a copy")
     .addOption(topologyOption())
     .option("--engine <name>", "dynamic (default), static (begins with what hv translate made), interpreter, reference or recording")
-    .option("--deterministic", "the guest's time is its count of instructions; waiting takes none (one CPU)")
+    .option("--deterministic", "the same instructions and messages in every run: its time is its count of instructions, devices take none (one CPU; no network unless --net)")
     .option("--cpu <features>", "h=off: without the hypervisor extension; mmu=sv39, sv48 (default) or sv57: largest page tables; comma between them")
     .option("--cpus <n>", "number of harts, 1 to 8")
     .option("--memory <amount>", "RAM, e.g. 256M")

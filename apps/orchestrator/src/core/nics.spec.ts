@@ -31,6 +31,8 @@ describe("NICs of a machine", () => {
   it("none said → one on the default network; --no-network → none", () => {
     expect(planNics(machine(), "nat")).toMatchObject([{ id: "net0", port: "web/net0", mac: macOf("web"), network: { name: "nat", mode: NetworkMode.NAT } }]);
     expect(planNics({ ...machine(), noNetwork: true }, "nat")).toEqual([]);
+    expect(planNics({ ...machine(), deterministic: true }, "nat")).toEqual([]);
+    expect(planNics({ ...machine({ mode: "nat" }), deterministic: true }, "nat")).toHaveLength(1);
   });
 
   it("each has a port, a MAC address of its own and, unless named, the default network of its mode", () => {

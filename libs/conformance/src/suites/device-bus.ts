@@ -447,6 +447,37 @@ const cases: ConformanceCase<typeof DEVICE.definition>[] = [
       await port.destroyBoard({ machine: other });
     }
   }),
+  onBoard("DEV-19", "settle is answered when what was written is done; posted it is not; it says when the machine has ended", async ({ hart }) => {
+    hart.post({ $case: "settle", value: { time: 5n } });
+    assert.equal((await hart.ask({ $case: "settle", value: { time: 10n } })).value, 0n);
+    hart.write(testFinisher.base, 4, 0x5555n);
+    assert.equal((await hart.ask({ $case: "settle", value: { time: 20n } })).value, 0xffff_ffff_ffff_ffffn);
+    assert.deepEqual(hart.responses.map(({ id, status }) => [id, status]), [[1n, ExitStatus.OK], [2n, ExitStatus.OK]]);
+  }),
+  {
+    requirement: "DEV-19",
+    title: "deterministic boards are alike: device tree with its random seed, and an RTC that stands where the hart says",
+    async run(port, environment) {
+      const seen: unknown[] = [];
+      for (let n = 0; n < 2; n++) {
+        const machine = environment.unique("board");
+        const { deviceTree } = await port.createBoard(boardRequest(machine, { deterministic: true, harts: 1 }));
+        const hart = new Hart(port, environment, machine);
+        const look = async (): Promise<bigint> => (await hart.read(rtc.base, 4)) | ((await hart.read(rtc.base + 4n, 4)) << 32n);
+        hart.post({ $case: "settle", value: { time: 1000n } });
+        const before = await look();
+        await new Promise((resolve) => setTimeout(resolve, 15));
+        assert.equal(await look(), before);
+        await hart.ask({ $case: "settle", value: { time: 11_000n } });
+        assert.equal((await look()) - before, 1_000_000n);
+        seen.push([Buffer.from(deviceTree).toString("hex"), before]);
+        hart.channel.close();
+        await port.destroyBoard({ machine });
+      }
+      assert.deepEqual(seen[1], seen[0]);
+      await fails(port.createBoard(boardRequest(environment.unique("board"), { deterministic: true, harts: 2 })), "invalid");
+    },
+  },
   onBoard("DEV-18", "a damaged state → corrupt; of another version, or of a board of another shape → invalid", async ({ port, machine, environment }) => {
     await port.pauseBoard({ machine });
     const { state } = await port.saveBoard({ machine });

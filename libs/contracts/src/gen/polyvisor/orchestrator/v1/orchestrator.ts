@@ -146,7 +146,7 @@ export interface MachineSpec {
   topology: string;
   /** destroyed when it stops (hv run) */
   ephemeral: boolean;
-  /** virtual time from the instruction count (CPU-17); one hart */
+  /** virtual time from the instruction count (CPU-17); one hart, and no network unless nics name one */
   deterministic: boolean;
   /** empty: one on the default network, unless no_network */
   nics: NicSpec[];
