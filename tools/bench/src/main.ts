@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- --rounds N] [--only boot,bare,disk,blocks,exits,mediation,compute,debian,net] [--json FILE]`: the figures of the README, beside
+ * `npm run bench [-- --rounds N] [--only boot,bare,disk,blocks,exits,mediation,compute,debian,net] [--topology embedded,processes] [--json FILE]`: the figures of the README, beside
  * QEMU TCG on the same box in the same run. Shared machines are noisy: read the ratios, and run it twice.
  */
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -17,10 +17,10 @@ import { netFigures } from "./net-figures.ts";
 import { QemuGuest, qemuVersion, runBare } from "./qemu.ts";
 import { socketRoundTripUs } from "./socket-floor.ts";
 
-const { values: options } = parseArgs({ options: { rounds: { type: "string", default: "3" }, only: { type: "string" }, json: { type: "string" } } });
+const { values: options } = parseArgs({ options: { rounds: { type: "string", default: "3" }, only: { type: "string" }, topology: { type: "string", default: "embedded,processes" }, json: { type: "string" } } });
 const rounds = Number(options.rounds);
 const sections = new Set((options.only ?? "boot,bare,disk,blocks,exits,mediation,compute,debian,net").split(","));
-const TOPOLOGIES = ["embedded", "processes"] as const;
+const TOPOLOGIES = (["embedded", "processes"] as const).filter((topology) => options.topology.split(",").includes(topology));
 const QEMU = "QEMU TCG";
 const QEMU_QCOW2 = "QEMU qcow2";
 const AHEAD_FIRST = "boot to shell, translated ahead";

@@ -7,6 +7,7 @@ function rig() {
   const promptness = new Promptness(() => clock, (run) => turns.push(run));
   return {
     take: (ms: number): boolean => promptness.run(() => (clock += ms)),
+    pass: (ms: number): void => void (clock += ms),
     turn: (): void => turns.splice(0).forEach((run) => run()),
     turns,
   };
@@ -20,18 +21,17 @@ describe("what is done on the spot", () => {
     turn();
     expect(take(0.5)).toBe(true);
   });
-  it("nothing for a while after a slow one, and for twice as long after the next", () => {
-    const { take, turn } = rig();
-    const refused = (): number => {
-      let count = 0;
-      for (turn(); !take(5); turn()) count++;
-      return count;
+  it("nothing for as long as a slow one took, and for twice that after the next", () => {
+    const { take, turn, pass } = rig();
+    /** Milliseconds until one of `ms` is done on the spot. */
+    const refused = (ms: number): number => {
+      let waited = 0;
+      for (turn(); !take(ms); turn(), waited++) pass(1);
+      return waited;
     };
-    expect([refused(), refused(), refused(), refused()]).toEqual([0, 32, 64, 128]);
-    let count = 0;
-    for (turn(); !take(0.1); turn()) count++;
-    expect(count).toBe(256);
-    expect([refused(), refused()]).toEqual([0, 32]); // a fast one: as at the start
+    expect([refused(5), refused(5), refused(5), refused(5)]).toEqual([0, 5, 10, 20]);
+    expect(refused(0.1)).toBe(40);
+    expect([refused(2), refused(2)]).toEqual([0, 2]); // a fast one: as at the start
   });
   it("what fails is the caller's to hear, and counts as fast or slow like the rest", () => {
     const { take } = rig();
