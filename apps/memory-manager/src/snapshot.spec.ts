@@ -67,9 +67,15 @@ describe("a snapshot of RAM", () => {
     expect(received.map(({ data, zeros, finish }) => [data.length, zeros, finish])).toEqual([[1 << 20, 0n, false], [0, 1n << 20n, false], [1 << 20, 0n, true]]);
 
     const other = await space(images);
+    const harts = new HolderModel("m", BASE, "harts"); // they are made before memory is restored
+    other.lease!(harts.stream.managerEnd);
+    settle([harts]);
     await other.restoreSpace!({ machine: "m", digest });
     const read = async (address: bigint, length: number) => [...(await other.readMemory!({ machine: "m", address, length })).data];
     expect([await read(BASE + at, 4), await read(BASE + BigInt(3 * PAGE + 6), 3), disks.size]).toEqual([[1, 2, 3, 0], [0, 9, 0], 0]);
+    harts.acquire(3, 1, Access.READ);
+    settle([harts]);
+    expect(harts.pages.get(3)!.bytes[7]).toBe(9);
   });
 
   it("an empty one moves one message", async () => {

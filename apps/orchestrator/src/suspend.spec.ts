@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
+import { macOf } from "./core/nics.ts";
 import { createService } from "./index.ts";
 import { testContext } from "./testing/context.ts";
 import { FakeServices } from "./testing/fake-services.ts";
@@ -29,9 +30,9 @@ async function running() {
   await start(first.port);
   return { ...first, fakes, failures, again: (other = fakes) => first.close().then(() => service(stateDir, other)) };
 }
-async function start(port: OrchestratorPort): Promise<string[]> {
+async function start(port: OrchestratorPort, name = "web"): Promise<string[]> {
   const stages: string[] = [];
-  for await (const { stage } of messages(port.startMachine({ name: "web" }))) stages.push(stage);
+  for await (const { stage } of messages(port.startMachine({ name }))) stages.push(stage);
   return stages;
 }
 const state = async (port: OrchestratorPort): Promise<MachineState> => (await port.getMachine({ name: "web" })).machine!.state;
@@ -104,6 +105,35 @@ describe("a suspended machine", () => {
     await port.saveMachine({ name: "web" });
     await port.destroyMachine({ name: "web" });
     expect([fakes.pins.has("saved/web"), fakes.disks.size]).toEqual([false, 0]);
+  });
+
+  it("is cloned with all that runs in it: its own disk and pins, the addresses that the guest knows, so not beside it on one network", async () => {
+    const { port, fakes } = await running();
+    await port.saveMachine({ name: "web" });
+    const { machine } = await port.cloneMachine({ name: "web", newName: "copy" });
+    const { mac } = machine!.spec!.nics[0]!;
+    expect([machine!.state, await state(port), mac]).toEqual([MachineState.SAVED, MachineState.SAVED, macOf("web")]);
+    expect([fakes.pins.get("saved/copy"), [...fakes.disks.keys()]]).toEqual([fakes.pins.get("saved/web"), ["web/disk0", "copy/disk0"]]);
+
+    await start(port);
+    const refused = await refusal(start(port, "copy"));
+    expect([refused.condition, refused.message]).toEqual(["conflict", expect.stringMatching(/has the address .*, which web has on network nat; halt or suspend web first/)]);
+    expect([(await port.getMachine({ name: "copy" })).machine!.state, fakes.holds("copy")]).toEqual([MachineState.SAVED, []]);
+    await port.haltMachine({ name: "web", force: true, timeoutMs: 0 }); // the original is gone, its clone has its own
+    expect(await start(port, "copy")).toContain("restore");
+    expect(fakes.machine("copy").restored).toEqual(["memory sha256:index", "harts 1,2", "board 3"]);
+    await port.destroyMachine({ name: "copy" });
+    await port.destroyMachine({ name: "web" });
+    expect([[...fakes.pins.keys()].filter((owner) => owner.startsWith("saved/")), fakes.disks.size]).toEqual([[], 0]);
+  });
+
+  it("whose clone cannot be made stays as it is, and nothing of the clone is left", async () => {
+    const { port, fakes, failures } = await running();
+    await port.saveMachine({ name: "web" });
+    failures.set("resolveBox", new ContractError("unavailable", "gone"));
+    const pins = [...fakes.pins.keys()];
+    expect(await refusal(port.cloneMachine({ name: "web", newName: "copy" }))).toMatchObject({ condition: "unavailable" });
+    expect([[...fakes.pins.keys()], [...fakes.disks.keys()], await state(port)]).toEqual([pins, ["web/disk0"], MachineState.SAVED]);
   });
 
   it("can be gone back to by a snapshot with memory, made while the guest ran on", async () => {

@@ -84,11 +84,12 @@ export function addSnapshotCommands(program: Command, cli: Cli): void {
 
   addCommand(program, "clone <machine> <name>", "another machine like this one, with its disk's content; both share what neither changes", [
     ["hv clone web web2", "at once, however large the disk is; also while web runs"],
+    ["hv suspend web && hv clone web web2", "with all that runs in it; the two can go on on one network only one after the other: they have one MAC address"],
   ]).action(async (machine: string, name: string, options: { json?: boolean }) => {
     const { orchestrator } = await cli.stacks.ofMachine(machine);
     const taken = await cli.stacks.findMachine(name);
     if (taken) throw new CliError(`there is a machine ${name} already (${taken} stack); choose another name, or: hv destroy ${name}`);
     const clone = (await orchestrator.cloneMachine({ name: machine, newName: name }, SLOW)).machine!;
-    cli.answer(options, machineJson(clone), () => `${name} is like ${machine}; start it with: hv up ${name}`);
+    cli.answer(options, machineJson(clone), () => `${name} is like ${machine}; ${clone.state === MachineState.SAVED ? "let it go on with: hv resume" : "start it with: hv up"} ${name}`);
   });
 }

@@ -9,7 +9,7 @@ import { readBlobBytes, writeBlobBytes } from "./blob-bytes.ts";
 import { diskId, type BlobFile } from "./boot-plan.ts";
 import { checkSpec } from "./machine-spec.ts";
 import type { MachineDisk } from "./machine-store.ts";
-import { planNics } from "./nics.ts";
+import { fixedNics } from "./nics.ts";
 import type { OrchestratorPeers } from "./peers.ts";
 import { MAX_STATE_BYTES, type SavedBlob, type SavedState } from "./saved-machine.ts";
 import { resolveFiles } from "./start-machine.ts";
@@ -30,7 +30,7 @@ export interface MachineContent {
 /** Puts a machine's description, files and disk under one manifest in the image-registry. */
 export async function exportMachine(peers: OrchestratorPeers, network: string, { spec: asked, disk, createdUnixMs, saved }: MachineContent): Promise<{ digest: string; bytes: bigint }> {
   // The guest knows its interfaces by their addresses, which else come from the machine's name.
-  const spec = saved ? { ...asked, nics: planNics(asked, network).map((nic) => ({ ...nic.spec, mac: nic.mac })) } : asked;
+  const spec = saved ? { ...asked, nics: fixedNics(asked, network) } : asked;
   const { box, kernel, initrd, firmware } = await resolveFiles(peers, spec);
   const image = disk ? (await peers.images.commitDisk({ id: disk.id, rebase: false, flatten: false }, { timeoutMs: PACK_TIMEOUT_MS })).image : undefined;
   const defaults: BoxDefaults = {

@@ -67,6 +67,10 @@ export function planNics({ name, noNetwork, nics, deterministic }: MachineSpec, 
     };
   });
 }
+/** Interfaces as a guest knows them that goes on under another name: with the MAC addresses that they have now. */
+export function fixedNics(spec: MachineSpec, defaultNetwork: string): NicSpec[] {
+  return planNics(spec, defaultNetwork).map((nic) => ({ ...nic.spec, mac: nic.mac }));
+}
 function defaultNameOf({ mode, interface: bridged }: NicSpec, defaultNetwork: string): string {
   if (mode === "nat") return defaultNetwork;
   return mode === "bridged" ? `bridged-${bridged}` : mode;
@@ -91,6 +95,19 @@ export async function findNetworks(fabric: NetworkPort, nics: readonly PlannedNi
     found.push({ ...nic, network, configuresItself: nic.spec.address !== "" && network.subnet === "" });
   }
   return found;
+}
+
+/**
+ * Refuses a guest that would go on with a MAC address which another machine has on the same network now: both would lose their
+ * connections, and neither would hear why.
+ */
+export async function checkAddressesFree(fabric: NetworkPort, machine: string, nics: readonly PlannedNic[]): Promise<void> {
+  const { ports } = await fabric.listPorts({ machine: "" });
+  for (const { mac, network } of nics) {
+    const taken = ports.find((port) => port.machine !== machine && port.network === network.name && port.mac === mac.toLowerCase());
+    if (!taken) continue;
+    throw new ContractError("conflict", `its guest has the address ${mac}, which ${taken.machine} has on network ${network.name}; halt or suspend ${taken.machine} first`);
+  }
 }
 
 export async function createPorts(fabric: NetworkPort, machine: string, nics: readonly PlannedNic[]): Promise<void> {

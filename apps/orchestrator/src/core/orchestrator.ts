@@ -129,8 +129,8 @@ export class Orchestrator {
       },
       cloneMachine: async ({ name, newName }) => {
         this.#checkFree(newName);
-        const { spec, disk } = await this.#snapshots.cloneFor(find(name), newName);
-        return { machine: (await this.#adopt(spec, disk)).view() };
+        const clone = await this.#snapshots.clone(find(name), newName, this.#settings.network, ({ spec, disk, saved }) => this.#adopt(spec, disk, saved));
+        return { machine: clone.view() };
       },
       saveSnapshot: async ({ name, ...asked }) => ({ snapshot: snapshotView(await this.#snapshots.save(find(name), asked)) }),
       restoreSnapshot: async ({ name, snapshot }) => {
@@ -228,6 +228,7 @@ export class Orchestrator {
       return machine;
     } catch (error) {
       if (disk) await this.#peers.images.deleteDisk({ id: disk.id }).catch(() => {});
+      if (saved && !this.#machines.has(spec.name)) await pinState(this.#peers.images, savedOwner(spec.name), undefined).catch(() => {});
       await removeImportedBox(this.#peers.images, spec).catch(() => {});
       throw error;
     }

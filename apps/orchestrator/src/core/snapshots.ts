@@ -6,6 +6,7 @@ import { diskId } from "./boot-plan.ts";
 import type { MachineContent } from "./machine-archive.ts";
 import type { Machine } from "./machine.ts";
 import type { MachineDisk, MachineStore, SnapshotRecord } from "./machine-store.ts";
+import { fixedNics } from "./nics.ts";
 import type { OrchestratorPeers } from "./peers.ts";
 import { pinState, savedOwner } from "./saved-machine.ts";
 import { within } from "./time.ts";
@@ -82,16 +83,20 @@ export class Snapshots {
     await pinState(this.#peers.images, savedOwner(machine, name), undefined);
   }
 
-  /** Settings and disk for a clone called `newName`: the disk is made, the machine is not. */
-  cloneFor(machine: Machine, newName: string): Promise<{ spec: SnapshotRecord["spec"]; disk: MachineDisk | undefined }> {
-    return machine.hold("snapshot", { mayRun: true }, async (record, running) => {
+  /**
+   * Makes a clone called `newName` of settings, disk and, of a suspended machine, its state: the disk is made here, the machine by `make`,
+   * while the original stays as it is.
+   */
+  clone<T>(machine: Machine, newName: string, network: string, make: (content: Pick<SnapshotRecord, "spec" | "disk" | "saved">) => Promise<T>): Promise<T> {
+    return machine.hold("snapshot", { mayRun: true, maySaved: true }, async (record, running) => {
       if (running) await this.#sync(machine);
       const disk = record.disk && (await this.#copyDisk(record.disk, diskId(newName)));
-      // Two machines with one address would take it from each other.
-      const nics = record.spec.nics.map((nic) => ({ ...nic, mac: "", address: "" }));
+      const { spec, saved } = record;
+      // Two machines with one address would take it from each other; but a guest that goes on has the address that it has.
+      const nics = saved ? fixedNics(spec, network) : spec.nics.map((nic) => ({ ...nic, mac: "", address: "" }));
       // Nor can both have the host's ports.
-      const forwards = record.spec.forwards.map((forward) => ({ ...forward, autoCorrect: true }));
-      return { spec: { ...record.spec, name: newName, nics, forwards }, disk };
+      const forwards = spec.forwards.map((forward) => ({ ...forward, autoCorrect: true }));
+      return make({ spec: { ...spec, name: newName, nics, forwards }, disk, saved });
     });
   }
 

@@ -8,7 +8,7 @@ import { type BlobFile, type BootPlan, diskId, planBoot } from "./boot-plan.ts";
 import { inspectKernel } from "./kernel-file.ts";
 import { LiveMachine } from "./live-machine.ts";
 import type { MachineDisk } from "./machine-store.ts";
-import { createPorts, findNetworks, planNics, publishForwards } from "./nics.ts";
+import { checkAddressesFree, createPorts, findNetworks, planNics, publishForwards } from "./nics.ts";
 import type { OrchestratorPeers } from "./peers.ts";
 import { restoreState, type SavedState } from "./saved-machine.ts";
 import { delay, unlessAborted, within } from "./time.ts";
@@ -82,7 +82,12 @@ export async function startMachine(input: StartInput): Promise<LiveMachine> {
       peers.images.createDisk({ disk: Disk.fromPartial(disk) }).then(() => input.diskCreated(disk)),
     );
   }
-  if (nics.length > 0) await step("network", nics.map(({ port }) => port).join(", "), () => createPorts(peers.network, machine, nics));
+  if (nics.length > 0) {
+    await step("network", nics.map(({ port }) => port).join(", "), async () => {
+      if (saved) await checkAddressesFree(peers.network, machine, nics);
+      await createPorts(peers.network, machine, nics);
+    });
+  }
   if (spec.forwards.length > 0) await step("network", spec.forwards.map(({ hostPort, guestPort }) => `${hostPort} → ${guestPort}`).join(", "), () => publishForwards(peers.network, machine, spec.forwards));
 
   // The harts first: they answer the ISA string that the board's device tree needs. They do not run yet.

@@ -62,7 +62,7 @@ export class FakeServices {
   readonly blobs = new Map<string, Uint8Array>();
   readonly boxes = new Map<string, Box>();
   readonly disks = new Map<string, { baseDigest: string; bytes: bigint }>();
-  readonly ports = new Map<string, string>();
+  readonly ports = new Map<string, Port>();
   readonly spaces = new Set<string>();
   readonly pins = new Map<string, readonly string[]>();
   readonly calls: string[] = [];
@@ -276,9 +276,9 @@ export class FakeServices {
   #network(): Parameters<typeof mediated<(typeof NETWORK)["definition"]>>[1] {
     return {
       listNetworks: () => ({ networks: [] }),
-      listPorts: ({ machine }) => ({ ports: [...this.ports].filter(([, owner]) => owner === machine).map(([id]) => Port.fromPartial({ id, machine })) }),
+      listPorts: ({ machine }) => ({ ports: [...this.ports.values()].filter((port) => machine === "" || port.machine === machine) }),
       createNetwork: (request) => request,
-      createPort: ({ port }) => (this.ports.set(port!.id, port!.machine), { port }),
+      createPort: ({ port }) => (this.ports.set(port!.id, port!), { port }),
       deletePort: ({ id }) => {
         if (!this.ports.delete(id)) throw new ContractError("not-found", "no port");
         return {};

@@ -297,13 +297,18 @@ export const ORCHESTRATOR_SUITE: ConformanceSuite<(typeof ORCHESTRATOR)["definit
         await exec(port, name, ["sh", "-c", "mkdir -p /run/s; echo here > /run/s/file"]);
         const { machine: saved } = await within(60_000, port.saveMachine({ name }, { timeoutMs: 60_000 }), "the suspension"); // ORC-22
         assert.equal(saved!.state, MachineState.SAVED);
-        await refused(port.cloneMachine({ name, newName: unique("clone") }), "precondition");
+        const clone = unique("clone");
+        assert.equal((await port.cloneMachine({ name, newName: clone })).machine!.state, MachineState.SAVED); // ORC-31
         await within(60_000, start(port, name), "going on");
+        await refused(start(port, clone), "conflict"); // the guest's MAC address is in use
         assert.deepEqual(await exec(port, name, ["cat", "/run/s/file"]), { status: 0, stdout: "here\n" });
         const { machine } = await within(60_000, port.haltMachine({ name, force: false, timeoutMs: 30_000 }, { timeoutMs: 60_000 }), "the halt"); // ORC-7
         assert.equal(machine!.state, MachineState.HALTED);
         assert.ok((await port.readMachineStats({ name })).instructions > 0n); // ORC-17
         await port.destroyMachine({ name });
+        await within(60_000, start(port, clone), "the clone's going on");
+        assert.deepEqual(await exec(port, clone, ["cat", "/run/s/file"]), { status: 0, stdout: "here\n" });
+        await port.destroyMachine({ name: clone });
       },
     },
     {
