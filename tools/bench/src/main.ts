@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- --rounds N] [--only boot,bare,disk,blocks,exits,mediation,compute,debian,net] [--topology embedded,processes] [--json FILE]`: the figures of the README, beside
+ * `npm run bench [-- --rounds N] [--only boot,bare,disk,blocks,exits,mediation,compute,between,debian,net] [--topology embedded,processes] [--json FILE]`: the figures of the README, beside
  * QEMU TCG on the same box in the same run. Shared machines are noisy: read the ratios, and run it twice.
  */
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { buildBox } from "@polyvisor/boxes";
+import { betweenFigures } from "./between-figures.ts";
 import { blockFigures, qcow2Chain, writeLayer } from "./block-figures.ts";
 import { bareSuite, guestSuite } from "./engine-figures.ts";
 import { median, render, type Figure } from "./figures.ts";
@@ -19,7 +20,7 @@ import { socketRoundTripUs } from "./socket-floor.ts";
 
 const { values: options } = parseArgs({ options: { rounds: { type: "string", default: "3" }, only: { type: "string" }, topology: { type: "string", default: "embedded,processes" }, json: { type: "string" } } });
 const rounds = Number(options.rounds);
-const sections = new Set((options.only ?? "boot,bare,disk,blocks,exits,mediation,compute,debian,net").split(","));
+const sections = new Set((options.only ?? "boot,bare,disk,blocks,exits,mediation,compute,between,debian,net").split(","));
 const TOPOLOGIES = (["embedded", "processes"] as const).filter((topology) => options.topology.split(",").includes(topology));
 const QEMU = "QEMU TCG";
 const QEMU_QCOW2 = "QEMU qcow2";
@@ -61,6 +62,7 @@ try {
   }
   const engines = { hv, rounds, qemu: version !== undefined, work, step };
   if (sections.has("compute")) figures.push(...(await bareSuite(engines)));
+  if (sections.has("between")) figures.push(...(await betweenFigures(engines, TOPOLOGIES)));
   if (sections.has("net")) figures.push(...(await netFigures(engines)));
   if (sections.has("debian")) figures.push(...(await guestSuite(engines)));
   console.log(`${version ?? "no QEMU"}; Node ${process.version}; median of ${rounds}`);
