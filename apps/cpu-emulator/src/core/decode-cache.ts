@@ -142,7 +142,7 @@ export class DecodeCache {
   }
 
   frameIndex(entry: number): number {
-    return Math.floor((entry - this.#base - FRAME_AREA) / FRAME_BYTES);
+    return ((entry - this.#base - FRAME_AREA) / FRAME_BYTES) | 0;
   }
 
   /** Address of the entry of a halfword of a frame's page. */

@@ -25,7 +25,7 @@ export const TLB_ENTRY_BYTES = 16;
 /** Entries per table. Larger tables miss less but make sfence.vma dearer; see interpreter.bench.ts. */
 export const LOAD_ENTRIES = 512;
 export const STORE_ENTRIES = 512;
-export const FETCH_ENTRIES = 256;
+export const FETCH_ENTRIES = 1024;
 
 /** Offsets of the tables in a set. */
 export const LOAD_TABLE = 0;

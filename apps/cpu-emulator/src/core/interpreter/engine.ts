@@ -1,4 +1,4 @@
-import { decode } from "@polyvisor/isa";
+import { decode, type Decoded } from "@polyvisor/isa";
 import { fpState, HartCells } from "../cells.ts";
 import { CODE_EPOCH, CROSSING_ENTRY, CROSSING_SOURCE_ENTRY, CROSSING_WORD_ENTRY, DecodeCache, PAGE_HALFWORDS, START_ENTRY } from "../decode-cache.ts";
 import { type Engine, ExitReason, type PhysicalAccess, type PrivilegedCore } from "../engine.ts";
@@ -6,7 +6,7 @@ import { FP_STATE, PC } from "../hart-state.ts";
 import { Access, DEVICE, FAULT, Mmu } from "../mmu.ts";
 import type { CodeWatcher } from "../translator/ahead/library.ts";
 import { SlowAccesses } from "./accesses.ts";
-import { type Entry, Special, encode, placeMatters } from "./handlers.ts";
+import { type Entry, Special, encode, placeMatters, staysInPage } from "./handlers.ts";
 import { HartEnvironment } from "./hart-environment.ts";
 import { SlowInstructions } from "./slow-instructions.ts";
 import { type EngineExports, type EngineImports, type ModuleOptions, probeFused, writeInterpreter } from "./module.ts";
@@ -50,8 +50,11 @@ export interface CountingParts {
 /** Below this budget the variant that looks at it after every instruction runs, so that a slice never overshoots. */
 const EXACT_BELOW = 2 * PAGE_HALFWORDS;
 
-/** Linux's boot decodes 330,000 entries of some 30,000 different words. */
-const WORDS_LOG2 = 13;
+/** Linux's boot decodes 400,000 entries of some 40,000 different words. */
+const WORDS_LOG2 = 15;
+const JUMPS_LOG2 = 14;
+/** Spreads words over a table of 2^log2 places. */
+const placeOf = (word: number, log2: number): number => Math.imul(word, 0x9e37_79b1) >>> (32 - log2);
 
 let fused: { f64: boolean; f32: boolean } | undefined;
 /** Whether this machine's relaxed multiply-add rounds once; found out by trying. */
@@ -94,6 +97,8 @@ class Interpreter implements InterpreterEngine {
   readonly #i32: Int32Array;
   /** Words decoded before: word, first and second half of the entry. Direct-mapped. */
   readonly #words = new Int32Array(3 << WORDS_LOG2);
+  /** Jumps and branches: word, first half of the entry when the target is in its page, the same when it is not, distance. */
+  readonly #jumps = new Int32Array(4 << JUMPS_LOG2);
   readonly #entry: Entry = { op: 0, a: 0, b: 0, imm: 0 };
   readonly #fast: EngineExports;
   #exact: EngineExports | undefined;
@@ -212,7 +217,9 @@ class Interpreter implements InterpreterEngine {
 
   #word(entry: number): number {
     const frame = this.cache.frameIndex(entry);
-    const index = this.cache.entryIndex(entry);
+    return this.#wordAt(entry, frame, (entry - this.cache.entryAddress(frame, 0)) >> 3);
+  }
+  #wordAt(entry: number, frame: number, index: number): number {
     if (index === CROSSING_ENTRY) return this.#i32[(entry + (CROSSING_WORD_ENTRY - CROSSING_ENTRY) * 8 + 4) >> 2]!;
     const low = this.cache.halfword(frame, index);
     return (low & 3) === 3 && index < PAGE_HALFWORDS - 1 ? low | (this.cache.halfword(frame, index + 1) << 16) : low;
@@ -220,35 +227,52 @@ class Interpreter implements InterpreterEngine {
 
   #decode(entry: number): void {
     this.#decoded++;
-    const index = this.cache.entryIndex(entry);
-    const word = this.#word(entry);
+    const frame = this.cache.frameIndex(entry);
+    const index = (entry - this.cache.entryAddress(frame, 0)) >> 3;
+    const word = this.#wordAt(entry, frame, index);
     if ((word & 3) === 3 && index === PAGE_HALFWORDS - 1) this.#u16[entry >> 1] = Special.CROSSING;
     else {
       this.#write(entry, (word & 3) === 3 ? word : word & 0xffff, index);
-      this.watcher?.decoded(entry);
+      this.watcher?.decoded(frame, index);
     }
   }
 
-  /** Decodes a word into an entry; recently seen words are remembered with their entries, jumps excepted. */
+  /** Decodes a word into an entry; recently seen words are remembered with their entries. */
   #write(entry: number, word: number, index: number): void {
-    const at = (Math.imul(word, 0x9e37_79b1) >>> (32 - WORDS_LOG2)) * 3;
-    const known = this.#words;
+    const i32 = this.#i32;
     const to = entry >> 2;
+    const known = this.#words;
+    const at = placeOf(word, WORDS_LOG2) * 3;
     if (known[at] === word && known[at + 1] !== 0) {
-      this.#i32[to + 1] = known[at + 2]!;
-      this.#i32[to] = known[at + 1]!;
+      i32[to + 1] = known[at + 2]!;
+      i32[to] = known[at + 1]!;
       return;
     }
+    const jumps = this.#jumps;
+    const jump = placeOf(word, JUMPS_LOG2) * 4;
+    if (jumps[jump] !== word || jumps[jump + 1] === 0) {
+      const decoded = decode(word);
+      if (!decoded || !placeMatters(decoded.instruction)) {
+        known[at] = word;
+        known[at + 1] = i32[to] = this.#encode(decoded, index);
+        known[at + 2] = i32[to + 1] = this.#entry.imm;
+        return;
+      }
+      jumps[jump] = word;
+      jumps[jump + 1] = this.#encode(decoded, decoded.imm > 0 ? 0 : PAGE_HALFWORDS - 1);
+      jumps[jump + 2] = this.#encode(decoded, CROSSING_ENTRY);
+      jumps[jump + 3] = decoded.imm;
+    }
+    const distance = jumps[jump + 3]!;
+    const inPage = staysInPage(index, distance);
+    i32[to + 1] = inPage ? distance * 4 : distance;
+    i32[to] = jumps[jump + (inPage ? 1 : 2)]!;
+  }
+  /** First half of an entry; `#entry.imm` is the second. */
+  #encode(decoded: Decoded | undefined, index: number): number {
     const fields = this.#entry;
-    const decoded = decode(word);
     encode(decoded, index, fields);
-    const head = fields.op | (fields.a << 16) | (fields.b << 24);
-    this.#i32[to + 1] = fields.imm;
-    this.#i32[to] = head;
-    if (decoded && placeMatters(decoded.instruction)) return;
-    known[at] = word;
-    known[at + 1] = head;
-    known[at + 2] = fields.imm;
+    return fields.op | (fields.a << 16) | (fields.b << 24);
   }
 
   /** `entry`: of the last halfword. The second half is fetched through its own translation; a fault there has its address. */

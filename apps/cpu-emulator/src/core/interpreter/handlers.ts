@@ -146,7 +146,13 @@ export const HANDLERS: readonly Handler[] = INSTRUCTIONS.flatMap((instruction) =
   return lengths.flatMap((length) => variantsOf(traitsOf(instruction), instruction).map((variant) => ({ instruction, length, variant })));
 });
 
-const numbers = new Map<string, number>(HANDLERS.map((h, i) => [`${h.instruction.name}/${h.length}/${h.variant}`, SPECIALS + i]));
+/** By instruction, length / 2 - 1 and variant. */
+const numbers = new Map<Instruction, readonly [Map<string, number>, Map<string, number>]>();
+for (const [i, { instruction, length, variant }] of HANDLERS.entries()) {
+  let lengths = numbers.get(instruction);
+  if (!lengths) numbers.set(instruction, (lengths = [new Map(), new Map()]));
+  lengths[length === 2 ? 0 : 1].set(variant, SPECIALS + i);
+}
 
 /** What decode-cache.ts describes: one entry. */
 export interface Entry {
@@ -175,7 +181,7 @@ export function encode(decoded: Decoded | undefined, index: number, into: Entry)
     return;
   }
   const variant = variantFor(traits, decoded, index);
-  const op = numbers.get(`${instruction.name}/${length}/${variant}`);
+  const op = numbers.get(instruction)?.[length === 2 ? 0 : 1].get(variant);
   if (op === undefined) return; // a rounding mode without a handler
   into.op = op;
   into.a = (writes ? rd : decoded.rs2) * 8;
@@ -197,9 +203,7 @@ function variantFor(traits: Traits, decoded: Decoded, index: number): string {
   const discard = traits.writesX && decoded.rd === 0;
   if (traits.csr) return csrVariant(traits.csr, decoded);
   if (traits.branch || traits.directJump) {
-    const target = index + decoded.imm / 2;
-    const inPage = index < PAGE_HALFWORDS && target >= 0 && target < PAGE_HALFWORDS;
-    const direction = !inPage ? "out" : decoded.imm > 0 ? "forward" : "backward";
+    const direction = !staysInPage(index, decoded.imm) ? "out" : decoded.imm > 0 ? "forward" : "backward";
     return traits.directJump && discard ? `${direction}-discard` : direction;
   }
   if (traits.rounded) {
@@ -209,7 +213,12 @@ function variantFor(traits: Traits, decoded: Decoded, index: number): string {
   return discard ? "discard" : "plain";
 }
 
-/** Whether an instruction's entry depends on where it stands in its page. */
+/** Whether a jump from a halfword of a page, over `distance` bytes, ends in it. */
+export function staysInPage(index: number, distance: number): boolean {
+  const target = index + distance / 2;
+  return index < PAGE_HALFWORDS && target >= 0 && target < PAGE_HALFWORDS;
+}
+/** Whether an instruction's entry depends on where it stands in its page: only on staysInPage. */
 export function placeMatters(instruction: Instruction): boolean {
   const { branch, directJump } = traitsOf(instruction);
   return branch || directJump;

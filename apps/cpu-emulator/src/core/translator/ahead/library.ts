@@ -5,8 +5,8 @@ import type { AheadRegion } from "./translate-ahead.ts";
 
 /** What the interpreter tells about code that is reached. */
 export interface CodeWatcher {
-  /** An entry has just been decoded. */
-  decoded(entry: number): void;
+  /** The entry of a halfword of a frame has just been decoded. */
+  decoded(frame: number, index: number): void;
   /** Fetches from a virtual page now lead to a frame (its address). */
   fetched(low: number, high: number, frame: number): void;
 }
@@ -90,20 +90,17 @@ export class AheadLibrary implements CodeWatcher {
     for (let frame = 0; frame < FRAMES; frame++) {
       if (Number.isNaN(this.#pageOf[frame]!)) continue;
       const entry = cache.entryAddress(frame, index);
-      if ((this.#i32[entry >> 2]! & 0xffff) !== 0) this.decoded(entry);
+      if ((this.#i32[entry >> 2]! & 0xffff) !== 0) this.decoded(frame, index);
     }
   }
 
-  decoded(entry: number): void {
-    if (!this.#active) return;
+  decoded(frame: number, index: number): void {
+    if (!this.#active || index >= PAGE_HALFWORDS || this.#starts[index] === 0) return;
     const { cache } = this.#options;
-    const index = cache.entryIndex(entry);
-    if (index >= PAGE_HALFWORDS || this.#starts[index] === 0) return;
-    const frame = cache.frameIndex(entry);
     const low = cache.halfword(frame, index);
     const word = (low & 3) === 3 && index < PAGE_HALFWORDS - 1 ? low | (cache.halfword(frame, index + 1) << 16) : low;
     const candidates = this.#byStart.get(keyOf(index, word));
-    if (!candidates || this.#options.translated(entry)) return;
+    if (!candidates || this.#options.translated(cache.entryAddress(frame, index))) return;
     const region = candidates.find((candidate) => !this.#placed.has(candidate) && this.#matches(candidate, 0, frame));
     if (region) this.#place(region, frame);
   }
@@ -161,7 +158,7 @@ export class AheadLibrary implements CodeWatcher {
     if (waiting?.size === 0) this.#waiting.delete(page);
     // Decoded before somebody looked: by another engine, or where another page's entries led.
     for (let index = 0; index < PAGE_HALFWORDS; index++) {
-      if (this.#starts[index] !== 0 && (this.#i32[cache.entryAddress(frame, index) >> 2]! & 0xffff) !== 0) this.decoded(cache.entryAddress(frame, index));
+      if (this.#starts[index] !== 0 && (this.#i32[cache.entryAddress(frame, index) >> 2]! & 0xffff) !== 0) this.decoded(frame, index);
     }
   }
   /** A frame stands for another page from now on. */
