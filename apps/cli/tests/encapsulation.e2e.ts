@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { Hv } from "./hv.ts";
+import { MachineFile, sha256 } from "./machine-file.ts";
 
 const hv = new Hv();
 afterAll(() => hv.close(), 120_000);
@@ -125,5 +126,60 @@ describe("a machine", () => {
     }
     expect(await hv.json("status")).toEqual([]);
     expect((await hv.json<Leaks>("leaks")).leaks).toEqual([]);
+  });
+
+  it("files whose saved memory, harts or devices are cut, exchanged or lie about their size → refused where it shows; a machine that cannot go on keeps its state, and nothing is left of it in the end", { timeout: 240_000 }, async () => {
+    const whole = await MachineFile.read(join(hv.home, "saved.pv"));
+    const path = join(hv.home, "hostile.pv");
+    /** The index of a chunked image (libs/image-spec, chunked-disk.ts) after a change, with the digest of the chunks that go with it. */
+    const index = (file: MachineFile, change: (bytes: Buffer) => void): Buffer => {
+      const bytes = Buffer.from(file.content("memoryIndex"));
+      Buffer.from(sha256(file.content("memoryChunks")).slice("sha256:".length), "hex").copy(bytes, 32);
+      bytes.writeBigUInt64LE(BigInt(file.content("memoryChunks").length), 24);
+      change(bytes);
+      return bytes;
+    };
+    const chunks = whole.content("memoryChunks");
+    const flipped = Buffer.from(chunks);
+    flipped[chunks.length >> 1]! ^= 0x10;
+
+    await hv.ok("registry", "gc", "--grace", "0"); // what the machine has left: a file may leave out what is here already
+
+    // What shows in the file alone: no machine comes of it.
+    const refused: [what: string, change: (file: MachineFile) => void, message: RegExp][] = [
+      ["memory cut", (file) => file.blobs.set(file.layer("memoryChunks").digest, chunks.subarray(0, chunks.length / 2)), /other bytes than its digest says/],
+      ["memory left out", (file) => file.blobs.delete(file.layer("memoryChunks").digest), /lacks blob/],
+      ["memory's size in the manifest is another", (file) => void file.layer("memoryChunks").size++, /lacks blob/],
+      ["memory cut, and manifest and index agree", (file) => { file.replace("memoryChunks", chunks.subarray(0, chunks.length / 2)); file.replace("memoryIndex", index(file, () => {})); }, /end.*the blob's end/],
+      ["more memory than the machine has", (file) => file.replace("memoryIndex", index(file, (bytes) => bytes.writeBigUInt64LE(bytes.readBigUInt64LE(16) * 2n, 16))), /the machine's RAM/],
+      ["harts' state is a bomb", (file) => file.replace("harts", Buffer.alloc(5 << 20)), /more than 4194304 bytes/],
+    ];
+    for (const [what, change, message] of refused) {
+      const file = whole.copy();
+      change(file);
+      await file.write(path);
+      const { status, stderr } = await hv.run(["import", path, "bad"]);
+      expect([what, status, stderr]).toEqual([what, 1, expect.stringMatching(message)]);
+    }
+    expect(await hv.json("status")).toEqual([]);
+
+    // What only its owner can tell: refused when the machine is to go on.
+    const suspect: [what: string, change: (file: MachineFile) => void, message: RegExp][] = [
+      ["a chunk of memory", (file) => { file.replace("memoryChunks", flipped); file.replace("memoryIndex", index(file, () => {})); }, /bytes \d+ to \d+ are damaged[^]*hv halt bad gives its kept state up/],
+      ["harts", (file) => file.replace("harts", Buffer.alloc(3000, 0xa5)), /restoreHarts: 3000 bytes that do not begin with/],
+      ["devices", (file) => file.replace("board", Buffer.alloc(3000, 0xa5)), /restoreBoard: 3000 bytes that do not begin with/],
+    ];
+    for (const [what, change, message] of suspect) {
+      const file = whole.copy();
+      change(file);
+      await file.write(path);
+      await hv.ok("import", path, "bad");
+      const { status, stderr } = await hv.run(["resume", "bad"]);
+      expect([what, status, stderr]).toEqual([what, 1, expect.stringMatching(message)]);
+      expect(await hv.json("status", "bad")).toMatchObject({ state: "saved" });
+      await hv.ok("destroy", "bad");
+    }
+    expect((await hv.json<Leaks>("leaks")).leaks).toEqual([]);
+    expect(await hv.json("disk", "ls")).toEqual([]);
   });
 });

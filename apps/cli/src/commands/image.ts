@@ -18,7 +18,7 @@ export function addImageCommands(program: Command, cli: Cli): void {
   const image = program.command("image").description("what an image is made of: which layer each file comes from, what is hidden, what differs (nothing is unpacked)");
   const sources = "an image is name[:tag] in this user's registry, host/name[:tag] in another, or an OCI layout (directory or tar file)";
   const command = (usage: string, description: string, examples: readonly [string, string][]): Command =>
-    addCommand(image, usage, description, examples).option("--architecture <name>", "which one of an index (default: riscv64, else the first)").addHelpText("after", `\n${sources[0]!.toUpperCase()}${sources.slice(1)}.`);
+    addCommand(image, usage, description, examples).option("--architecture <name>", "which one of an index (default: riscv64, else the first)").addHelpText("after", `\n${sources[0]!.toUpperCase()}${sources.slice(1)}. Files are those of container images: the disk of a box or a machine is a filesystem\nof blocks, which only a guest reads (hv exec); of a box, layers shows its blobs.`);
 
   command("layers <image> [path]", "the layers, bottom first; with a path: every file below it with its layer, hidden ones too", [
     ["hv image layers registry.example/library/nginx:1", ""],

@@ -55,7 +55,7 @@ export async function startMachine(input: StartInput): Promise<LiveMachine> {
     } catch (error) {
       const { condition, message } = asContractError(error);
       const damaged = condition === "corrupt" || (condition === "not-found" && stage === "resolve");
-      const heal = !damaged ? "" : spec.box ? `; put the box back in order with: hv box build ${spec.box}` : "; upload the files again: hv destroy, then hv up";
+      const heal = damaged ? `; ${healingOf(stage, spec)}` : "";
       throw new ContractError(condition, `start ${machine}, ${stage} (${detail}): ${message}${heal}`, { cause: error });
     }
   };
@@ -264,4 +264,10 @@ async function serialTail(peers: OrchestratorPeers, clock: Clock, machine: strin
   // Everything but newline and printable characters is cut: the guest must not steer the user's terminal.
   const lines = text.join("").replaceAll(/[^\n\x20-\x7e]/g, "").split("\n").filter(Boolean);
   return lines.slice(-TAIL_LINES).map((line) => `  | ${line}`).join("\n") || "  (nothing was printed)";
+}
+
+/** What helps when something that a machine starts from is damaged or gone. */
+function healingOf(stage: Stage, { name, box }: MachineSpec): string {
+  if (stage === "restore") return `hv halt ${name} gives its kept state up, and its disk stays; or take another copy of the state: hv import, hv snapshot restore`;
+  return box ? `put the box back in order with: hv box build ${box}` : "upload the files again: hv destroy, then hv up";
 }
