@@ -53,6 +53,8 @@ export interface PrivilegedCore {
   refuseCacheBlock(op: ir.CacheBlockOp | "zero"): number;
   /** Whether HLV, HLVX and HSV are allowed: 0, or the cause of the exception. Their privilege is that of hstatus.SPVP. */
   refuseGuestAccess(): number;
+  /** What `time` reads without V, a whole number of ticks. */
+  ticks(): number;
   /** mstatus.FS = Off makes FP instructions illegal; engines call it before FP (or keep FP_ENABLED in a cell). */
   fpEnabled(): boolean;
   /** FP state written: mstatus.FS = Dirty. */

@@ -53,6 +53,10 @@ export class Privileged implements PrivilegedCore {
     this.pmp = new Pmp(cells);
   }
 
+  ticks(): number {
+    return this.time.ticks();
+  }
+
   get privilege(): number {
     return this.cells.i32[PRIVILEGE >> 2]!;
   }

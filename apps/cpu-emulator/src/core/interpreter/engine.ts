@@ -126,6 +126,7 @@ class Interpreter implements InterpreterEngine {
       translate: (kind: number) => this.#accesses.translate(kind),
       fpGate: (entry: number) => this.#fpGate(entry),
       slowWord: (word: number) => this.#executeWord(word),
+      ticks: () => core.ticks(),
       hot: () => undefined,
     };
     this.#fast = this.#instantiate({ exact: false });

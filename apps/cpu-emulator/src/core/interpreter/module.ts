@@ -29,6 +29,8 @@ export interface EngineImports extends Record<string, Function> {
   fpGate(entry: number): number;
   /** Executes an instruction word at PC for translated code; answers as `slow`. */
   slowWord(word: number): number;
+  /** The guest's time in ticks, a whole number. */
+  ticks(): number;
   /** The entry was reached `hotAfter` times; PC is its address. */
   hot(entry: number): void;
 }
@@ -66,6 +68,7 @@ export function writeInterpreter({ hart, fused, exact, hotAfter = 0 }: ModuleOpt
     load: imported("load", 1), store: imported("store", 1), translate: imported("translate", 1), fpGate: imported("fpGate", 1),
     slowWord: imported("slowWord", 1), hot: imported("hot", 1, false),
   };
+  const ticks = module.importFunction("engine", "ticks", { parameters: [], results: [F64] });
   const helpers: Helpers = {
     ...defineAccess(module, hart, imports),
     arithmetic: defineArithmetic(module),
@@ -73,7 +76,7 @@ export function writeInterpreter({ hart, fused, exact, hotAfter = 0 }: ModuleOpt
   };
   module.exportFunction("difference", defineDifference(module));
   for (const name of ["loadSlow", "storeSlow", "translateSlow"] as const) module.exportFunction(name, helpers[name]);
-  const system = defineSystem(module, hart);
+  const system = defineSystem(module, hart, ticks);
   const counting = hotAfter > 0 ? { hotAfter, hot: imports.hot } : undefined;
   module.exportFunction("run", defineRun(module, { hart, fused, exact, helpers, counting, fpGate: imports.fpGate }, { ...imports, system }));
   return module.finish();

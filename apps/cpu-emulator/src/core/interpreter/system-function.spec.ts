@@ -9,6 +9,7 @@ import { BareMachine } from "./bare-machine.ts";
 const WORDS = [
   "ecall", "sret", "csrrw a0, sstatus, a1", "csrrs a0, sstatus, a1", "csrrc a0, sstatus, a1", "csrrc a1, sstatus, a1", "csrw sstatus, a1",
   "csrrwi a0, sstatus, 2", "csrrsi a0, sstatus, 2", "csrrci a0, sstatus, 0", "csrrc a0, sstatus, zero", "csrrw zero, sstatus, zero",
+  "rdtime a0", "rdtime zero", "csrrw a0, time, zero", "csrrs a0, time, a1",
 ];
 const ROUNDS = 4000;
 
@@ -43,6 +44,9 @@ function run(engine: "reference" | "interpreter"): { states: string[]; executedS
     core.writeOne(Csr.HTVAL, 7n);
     core.writeOne(Csr.HTINST, 7n);
     core.writeOne(Csr.HSTATUS, BigInt(one(4) ? HStatus.SPV | HStatus.GVA : one(2) ? HStatus.GVA : 0));
+    core.time.restore(random() * 2 ** (random() % 20));
+    core.writeOne(Csr.MCOUNTEREN, one(4) ? 5n : 7n);
+    core.writeOne(Csr.SCOUNTEREN, one(4) ? 5n : 7n);
     core.writeOne(Csr.MIE, one(2) ? 0x222n : 0n);
     core.writeOne(Csr.MIDELEG, 0x222n);
     cells.i32[EXTERNAL_PENDING >> 2] = one(4) ? 0x202 : 0;
@@ -66,7 +70,7 @@ function run(engine: "reference" | "interpreter"): { states: string[]; executedS
   return { states, executedSlowly: machine.engine.events()["slow-instruction"] ?? 0 };
 }
 
-describe("system calls in generated code", () => {
+describe("system calls and rdtime in generated code", () => {
   it("leave every register as the privileged core does, whatever the state, and are left to it in a part of the states only", () => {
     expect(assemble(WORDS.join("\n"), { base: 0n }).bytes.length).toBe(WORDS.length * 4);
     const [wanted, got] = [run("reference"), run("interpreter")];

@@ -12,14 +12,19 @@ const SRET = 0x1020_0073;
 /** Csr, opcode and nothing between them. */
 const CSR_MASK = 0xfff0_007f | 0;
 const SSTATUS_ACCESS = 0x1000_0073;
+/** rdtime without its rd. */
+const RDTIME = 0xc010_2073 | 0;
+const RD_MASK = ~0xf80;
+/** mcounteren.TM and scounteren.TM. */
+const TM = 2;
 
 /**
  * `system(word)`: what a system call of Linux does at its two ends, without TypeScript: ecall from U to S, sret, and writes
- * of sstatus in S-mode. The same as trap.ts and csr.ts in the common case: V = 0, no MPRV, nothing pending, and the set of the
+ * of sstatus in S-mode; and rdtime, for which it only asks what time it is. The same as trap.ts and csr.ts in the common case: V = 0, no MPRV, nothing pending, and the set of the
  * context that comes next is not stale. Answers -1 when it is done (PC, INSTRET as `slow` leaves them), 0 when TypeScript must
  * do it; then nothing has changed. Called with PC and INSTRET exact.
  */
-export function defineSystem(module: ModuleWriter, hart: number): Callable {
+export function defineSystem(module: ModuleWriter, hart: number, ticks: Callable): Callable {
   const f = module.function("system", { parameters: [I32], results: [I32] });
   const { code } = f;
   const word = 0;
@@ -75,6 +80,20 @@ export function defineSystem(module: ModuleWriter, hart: number): Callable {
   store64(PC, () => load64(csr(Csr.STVEC)).i64(-4).op(Op.i64And));
   store32(PRIVILEGE, () => code.i32(1));
   choose();
+  done();
+  code.end();
+
+  // rdtime: below M-mode counter enables say who may.
+  code.get(word).i32(RD_MASK).op(Op.i32And).i32(RDTIME).op(Op.i32Eq).if(VOID);
+  load32(csr(Csr.MCOUNTEREN)).i32(-1);
+  load32(PRIVILEGE).i32(3).op(Op.i32Ne, Op.select);
+  load32(csr(Csr.SCOUNTEREN)).i32(-1);
+  load32(PRIVILEGE).op(Op.i32Eqz, Op.select, Op.i32And).i32(TM).op(Op.i32And, Op.i32Eqz);
+  refuse();
+  code.get(word).i32(7).op(Op.i32ShrU).i32(31).op(Op.i32And).tee(operand).if(VOID);
+  code.get(operand).i32(3).op(Op.i32Shl).call(ticks).op(Op.i64TruncF64S).mem(Mem.i64Store, hart + X).end();
+  store64(PC, () => load64(PC).i64(4).op(Op.i64Add));
+  retire();
   done();
   code.end();
 
