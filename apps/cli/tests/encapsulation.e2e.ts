@@ -1,6 +1,6 @@
 /** Disks and whole machines: snapshots, clones, one-file export and import, disks of other programs, and that nothing is left. */
 import { spawnSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { Hv } from "./hv.ts";
@@ -20,6 +20,13 @@ const writeBlock = (machine: string, block: number, text: string): Promise<unkno
 /** Where the box's ext4 has nothing. */
 const FREE = 60_000;
 
+/** Bytes that blobs and disks take on the host's disk. */
+const used = (): number =>
+  ["blobs", "disks", "layers"].reduce((sum, folder) => {
+    const path = join(hv.home, "registry", folder);
+    return sum + readdirSync(path, { recursive: true, withFileTypes: true }).filter((each) => each.isFile()).reduce((bytes, each) => bytes + statSync(join(each.parentPath, each.name)).blocks * 512, 0);
+  }, 0);
+
 interface Leaks {
   readonly leaks: readonly unknown[];
 }
@@ -36,7 +43,14 @@ describe("a machine", () => {
     expect(disks.map(({ id, layers }) => [id, layers])).toEqual([["one/disk0", 1], ["one/snapshots/s1", 1], ["two/disk0", 1]]);
     expect(await readBlock("one", FREE)).toBe("later");
 
-    await hv.ok("up", "two");
+    // Three of one box run now; beside the first, each takes what it writes and no more.
+    const before = used();
+    await Promise.all([hv.ok("up", "two"), hv.ok("up", "four")]);
+    await Promise.all(["two", "four"].map((machine) => hv.sh(machine, "dd if=/dev/urandom of=/dev/vda bs=1M seek=100 count=1 conv=fsync 2>/dev/null")));
+    const added = used() - before;
+    expect(added).toBeGreaterThanOrEqual(2 << 20);
+    expect(added).toBeLessThan((2 << 20) + 128 * 1024);
+    await hv.ok("destroy", "four");
     expect(await readBlock("two", FREE)).toBe("first");
     await writeBlock("two", FREE + 1, "other");
     await hv.ok("halt", "two");
