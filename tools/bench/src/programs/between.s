@@ -7,7 +7,7 @@
 .equ INTERRUPTS, 1500
 .equ BUCKETS, 65536         # of a tick (100 ns) each; the last one takes what is later
 .equ HISTOGRAM, 0x80800000
-.equ POSTED, 100000
+.equ POSTED, 20000
 .equ ASKED, 20000
 .equ ROOT, 0x80a00000       # Sv39: 0 and 2 GiB as they are, 4 GiB on as 512 pages from DATA
 .equ MIDDLE, 0x80a01000
