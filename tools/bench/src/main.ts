@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { buildBox } from "@polyvisor/boxes";
 import { betweenFigures } from "./between-figures.ts";
-import { blockFigures, qcow2Chain, writeLayer } from "./block-figures.ts";
+import { blockFigures, FILL, qcow2Chain, writeLayer } from "./block-figures.ts";
 import { bareSuite, guestSuite } from "./engine-figures.ts";
 import { median, render, type Figure } from "./figures.ts";
 import { parseReport, writeBenchImage } from "./guest-program.ts";
@@ -148,45 +148,64 @@ async function translatedAhead(topology: string): Promise<void> {
   }
 }
 
-/** Block I/O on both topologies beside QEMU with qcow2, and on chains of layers. */
+/** A machine whose disk is measured in turns with the others'. */
+interface DiskGuest {
+  readonly system: string;
+  /** Layers of its disk. */
+  readonly depth: number;
+  /** See {@link blockFigures}. */
+  readonly share?: number;
+  shell(command: string): Promise<string>;
+  stop(): Promise<unknown>;
+}
+
+/** Block I/O on both topologies beside QEMU with qcow2, and on chains of layers. All are up at once and take turns, so that what else the machine does meets each. */
 async function blocks(): Promise<void> {
   step("box");
   const box = await buildBox("debian/minimal", { cacheDir: hv.cache });
   for (const topology of TOPOLOGIES) await hv.run("stack", "up", "--topology", topology);
   await hv.run("box", "build", "debian/minimal");
-  const keep = (system: string, prefix: string, found: ReadonlyMap<string, number>): void => found.forEach((value, name) => sample(`${prefix}${name}`, system, value));
-  const keepChains = (system: string, byDepth: ReadonlyMap<number, ReadonlyMap<string, number>>): void => {
-    for (const [depth, found] of byDepth) keep(system, `blocks, ${depth} layers: `, found);
-    for (const [name, one] of byDepth.get(CHAINS[0]!)!) sample(`${SLOWER}${name.replace(/ \(.*/, "")}`, system, one / byDepth.get(CHAINS.at(-1)!)!.get(name)!);
-  };
-  for (let round = 0; round < rounds; round++) {
-    for (const topology of TOPOLOGIES) {
-      const name = `blocks${round}`;
-      const shell = (command: string): Promise<string> => hv.run("exec", name, "--", "sh", "-c", `{ ${command}; } 2>&1`);
-      step(`blocks on ${topology}, round ${round + 1}`);
-      await hv.run("up", name, "--engine", "dynamic", "--topology", topology);
-      keep(topology, "blocks: ", await blockFigures(shell, topology === "processes" ? { share: 0.1 } : {}));
-      const byDepth = new Map<number, ReadonlyMap<string, number>>();
-      for (let depth = 1; topology === "embedded" && depth <= CHAINS.at(-1)!; depth++) {
-        if (CHAINS.includes(depth)) byDepth.set(depth, await blockFigures(shell, { only: "reads" }));
-        await shell(writeLayer(depth - 1));
-        await hv.run("snapshot", "save", name, `s${depth}`); // what is written so far becomes a read-only layer
-      }
-      if (byDepth.size > 0) keepChains(topology, byDepth);
-      await hv.run("destroy", name);
-    }
-    if (!version) continue;
-    const byDepth = new Map<number, ReadonlyMap<string, number>>();
+  const guests: DiskGuest[] = [];
+  try {
     for (const depth of CHAINS) {
-      step(`blocks on QEMU, ${depth} layers, round ${round + 1}`);
-      const guest = await QemuGuest.boot({ kernel: box.kernel.path, initrd: box.initrd!.path, disk: qcow2Chain(work, box.disk!.path, depth), diskFormat: "qcow2", append: box.config.bootArguments }, join(work, `b${round}-${depth}.sock`));
-      const inQemu = (command: string): Promise<string> => guest.exec(`{ ${command}; } 2>&1`);
-      if (depth === CHAINS[0]) keep(QEMU_QCOW2, "blocks: ", await blockFigures(inQemu));
-      byDepth.set(depth, await blockFigures(inQemu, { only: "reads" }));
-      await guest.stop();
+      step(`guests with ${depth} layers`);
+      for (const topology of TOPOLOGIES) if (topology === "embedded" || depth === CHAINS[0]) guests.push(await ourDiskGuest(topology, depth));
+      if (!version) continue;
+      const files = { kernel: box.kernel.path, initrd: box.initrd!.path, disk: qcow2Chain(work, box.disk!.path, depth), diskFormat: "qcow2", append: box.config.bootArguments };
+      const guest = await QemuGuest.boot(files, join(work, `b${depth}.sock`));
+      guests.push({ system: QEMU_QCOW2, depth, shell: (command) => guest.exec(`{ ${command}; } 2>&1`), stop: () => guest.stop() });
     }
-    keepChains(QEMU_QCOW2, byDepth);
+    for (let round = 0; round < rounds; round++) {
+      for (const { system, depth, share, shell } of guests) {
+        step(`blocks on ${system}, ${depth} layers, round ${round + 1}`);
+        const keep = (prefix: string, found: ReadonlyMap<string, number>): void => found.forEach((value, name) => {
+          console.error(`  ${name}: ${Math.round(value)}`);
+          sample(prefix + name, system, value);
+        });
+        if (depth === CHAINS[0]) keep("blocks: ", await blockFigures(shell, share ? { share } : {}));
+        if (!share) keep(`blocks, ${depth} layers: `, await blockFigures(shell, { only: "reads" }));
+      }
+    }
+  } finally {
+    for (const guest of guests) await guest.stop();
   }
+  const named = (depth: number): string => `blocks, ${depth} layers: `;
+  for (const [name, systems] of [...samples].filter(([name]) => name.startsWith(named(CHAINS[0]!)))) {
+    const what = name.slice(named(CHAINS[0]!).length);
+    for (const system of systems.keys()) sample(`${SLOWER}${what.replace(/ \(.*/, "")}`, system, medians(name)[system]! / medians(named(CHAINS.at(-1)!) + what)[system]!);
+  }
+}
+
+async function ourDiskGuest(topology: string, depth: number): Promise<DiskGuest> {
+  const name = `blocks${depth}`;
+  const shell = (command: string): Promise<string> => hv.run("exec", name, "--", "sh", "-c", `{ ${command}; } 2>&1`);
+  await hv.run("up", name, "--engine", "dynamic", "--topology", topology);
+  if (depth > 1) await shell(FILL);
+  for (let layer = 1; layer < depth; layer++) {
+    await shell(writeLayer(layer - 1));
+    await hv.run("snapshot", "save", name, `s${layer}`); // what is written so far becomes a read-only layer
+  }
+  return { system: topology, depth, ...(topology === "processes" ? { share: 0.1 } : {}), shell, stop: () => hv.run("destroy", name) };
 }
 
 async function disk(system: string, exec: (command: string) => Promise<string>): Promise<void> {
