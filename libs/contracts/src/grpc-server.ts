@@ -14,7 +14,7 @@ import type { Contract } from "./contract.ts";
 import { asContractError, ContractError } from "./errors.ts";
 import { SERVER_OPTIONS } from "./grpc-options.ts";
 import { statusOf } from "./grpc-status.ts";
-import { fromPlainBytes } from "./plain-bytes.ts";
+import { fromPlainBytes, givingBytesBack } from "./plain-bytes.ts";
 import { inTrace, TRACEPARENT_KEY } from "./trace-context.ts";
 import type { CallOptions, MethodDefinition, Port, ServiceDefinition } from "./port.ts";
 
@@ -48,7 +48,7 @@ export function serveGrpc<D extends ServiceDefinition>(server: Server, contract:
     const callPort = (port as Record<string, Function>)[name]!;
     const target = (call: { metadata: Metadata }, ...args: unknown[]) => inTrace(call.metadata.get(TRACEPARENT_KEY)[0], () => callPort(...args));
     // A client stream is a channel too; on the wire it is a bidi stream with one answer.
-    definition[name] = { ...method, requestDeserialize: fromPlainBytes(method.requestDeserialize), responseStream: method.requestStream || method.responseStream };
+    definition[name] = { ...method, requestDeserialize: fromPlainBytes(method.requestDeserialize), responseSerialize: givingBytesBack(method.responseSerialize), responseStream: method.requestStream || method.responseStream };
     if (method.requestStream) {
       handlers[name] = (call: ServerDuplexStream<any, any>) => {
         const channel: Channel<unknown, unknown> = target(call, callOptions(call));

@@ -5,3 +5,4 @@ export * from "./local.ts";
 export * from "./port.ts";
 export * from "./byte-pool.ts";
 export * from "./saved.ts";
+export * from "./young-buffers.ts";

@@ -5,6 +5,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
+import { SERVICE_V8_FLAGS } from "./v8-flags.ts";
 
 export interface ServiceProcessOptions {
   readonly name: string;
@@ -22,8 +23,6 @@ const STOP_TIMEOUT_MS = 7_000;
 const BACKOFF_MS = { first: 200, last: 5_000, healthy: 60_000 };
 /** After so many crashes in a row it stays down. */
 const MAX_CRASHES = 10;
-/** What is called often is compiled after a third of V8's usual count of calls: the first 20,000 exits of a new stack take 80 µs each instead of 99. */
-const V8_FLAGS = ["--invocation-count-for-maglev=100", "--invocation-count-for-turbofan=1000"];
 
 /** One service as a child process: started, watched, started again when it crashes, stopped. */
 export class ServiceProcess {
@@ -46,7 +45,7 @@ export class ServiceProcess {
   async start(): Promise<void> {
     const { main, environment, logFile, log, onChange } = this.#options;
     const logFd = openSync(logFile, "a", 0o600);
-    const child = spawn(process.execPath, [...V8_FLAGS, fileURLToPath(main)], {
+    const child = spawn(process.execPath, [...SERVICE_V8_FLAGS, fileURLToPath(main)], {
       stdio: ["pipe", "pipe", logFd],
       env: { ...process.env, ...environment },
     });

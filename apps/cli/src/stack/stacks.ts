@@ -13,6 +13,7 @@ import { CliError } from "../cli-error.ts";
 import { type Home, type StackPaths, stackPaths, TOPOLOGIES, type Topology } from "./home.ts";
 import { isAlive, LockFile, startOf } from "./lock-file.ts";
 import { endLeftovers, readStackInfo, type StackInfo } from "./stack-info.ts";
+import { DAEMON_V8_FLAGS } from "./v8-flags.ts";
 
 /** A connected stack. */
 export interface Stack {
@@ -158,7 +159,7 @@ async function startDaemon(home: Home, paths: StackPaths): Promise<void> {
   mkdirSync(dirname(paths.log), { recursive: true, mode: 0o700 });
   const log = openSync(paths.log, "a", 0o600);
   const program = fileURLToPath(new URL("./daemon.ts", import.meta.url));
-  const child = spawn(process.execPath, [program, paths.topology], {
+  const child = spawn(process.execPath, [...DAEMON_V8_FLAGS, program, paths.topology], {
     detached: true,
     stdio: ["ignore", log, log],
     cwd: home.root,

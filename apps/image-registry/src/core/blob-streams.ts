@@ -1,4 +1,4 @@
-import { ContractError, type Channel, type Sink } from "@polyvisor/contracts";
+import { ContractError, takeBytes, type Channel, type Sink } from "@polyvisor/contracts";
 import type { BlobChunk, ReadBlobRequest, WriteBlobRequest, WriteBlobResponse } from "@polyvisor/contracts/image";
 import { sha256Of } from "@polyvisor/image-spec";
 import type { BlobStore, BlobWriter } from "./blob-store.ts";
@@ -20,8 +20,8 @@ export async function readBlob(blobs: BlobStore, request: ReadBlobRequest, out: 
       const end = request.length === 0n ? file.bytes : Math.min(file.bytes, offset + Number(request.length));
       const hash = offset === 0 && end === file.bytes ? blobs.newHash() : undefined;
       for (let at = offset; at < end && !out.closed; at += CHUNK_BYTES) {
-        const data = new Uint8Array(Math.min(CHUNK_BYTES, end - at));
-        await file.read(at, data);
+        const data = takeBytes(Math.min(CHUNK_BYTES, end - at));
+        if (!file.readNow(at, data)) await file.read(at, data);
         hash?.update(data);
         if (!out.send({ data }) && !out.closed) await drained(out);
       }

@@ -4,7 +4,7 @@ import type { HostError, HostNetwork, HostStream, HostStreamEvents } from "../co
 import { bindDatagrams, datagrams } from "./host-datagrams.ts";
 import { LinuxEcho } from "./host-echo.ts";
 import { hostError, showAddress } from "./host-error.ts";
-import { youngBuffer } from "./young-buffers.ts";
+import { youngBuffer } from "@polyvisor/contracts";
 
 /** The host's network through its sockets: what any user may do. */
 export function hostSockets(): HostNetwork {

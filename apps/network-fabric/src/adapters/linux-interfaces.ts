@@ -8,7 +8,7 @@ import { FdPoller } from "./fd-poller.ts";
 import { linuxCalls, O_NONBLOCK_RDWR, type LinuxCalls } from "./linux-calls.ts";
 import { failure, ifreq, InterfaceSettings } from "./linux-interface.ts";
 import { readVirtioHeader, VIRTIO_NET_HEADER_BYTES, writeVirtioHeader } from "./virtio-header.ts";
-import { youngBuffer } from "./young-buffers.ts";
+import { youngBuffer } from "@polyvisor/contracts";
 
 /** linux/if_tun.h */
 const TUNSETIFF = 0x4004_54ca;

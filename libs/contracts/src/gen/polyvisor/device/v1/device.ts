@@ -2,6 +2,7 @@
 // source: polyvisor/device/v1/device.proto
 
 /* eslint-disable */
+import { encoded } from "../../../../encoded.ts";
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import {
   type CallOptions,
@@ -5311,38 +5312,38 @@ export const DeviceServiceService = {
     path: "/polyvisor.device.v1.DeviceService/CreateBoard" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: CreateBoardRequest): Buffer => Buffer.from(CreateBoardRequest.encode(value).finish()),
+    requestSerialize: (value: CreateBoardRequest): Buffer => encoded(CreateBoardRequest, value),
     requestDeserialize: (value: Buffer): CreateBoardRequest => CreateBoardRequest.decode(value),
-    responseSerialize: (value: CreateBoardResponse): Buffer => Buffer.from(CreateBoardResponse.encode(value).finish()),
+    responseSerialize: (value: CreateBoardResponse): Buffer => encoded(CreateBoardResponse, value),
     responseDeserialize: (value: Buffer): CreateBoardResponse => CreateBoardResponse.decode(value),
   },
   destroyBoard: {
     path: "/polyvisor.device.v1.DeviceService/DestroyBoard" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: DestroyBoardRequest): Buffer => Buffer.from(DestroyBoardRequest.encode(value).finish()),
+    requestSerialize: (value: DestroyBoardRequest): Buffer => encoded(DestroyBoardRequest, value),
     requestDeserialize: (value: Buffer): DestroyBoardRequest => DestroyBoardRequest.decode(value),
     responseSerialize: (value: DestroyBoardResponse): Buffer =>
-      Buffer.from(DestroyBoardResponse.encode(value).finish()),
+      encoded(DestroyBoardResponse, value),
     responseDeserialize: (value: Buffer): DestroyBoardResponse => DestroyBoardResponse.decode(value),
   },
   resetBoard: {
     path: "/polyvisor.device.v1.DeviceService/ResetBoard" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ResetBoardRequest): Buffer => Buffer.from(ResetBoardRequest.encode(value).finish()),
+    requestSerialize: (value: ResetBoardRequest): Buffer => encoded(ResetBoardRequest, value),
     requestDeserialize: (value: Buffer): ResetBoardRequest => ResetBoardRequest.decode(value),
-    responseSerialize: (value: ResetBoardResponse): Buffer => Buffer.from(ResetBoardResponse.encode(value).finish()),
+    responseSerialize: (value: ResetBoardResponse): Buffer => encoded(ResetBoardResponse, value),
     responseDeserialize: (value: Buffer): ResetBoardResponse => ResetBoardResponse.decode(value),
   },
   describeBoard: {
     path: "/polyvisor.device.v1.DeviceService/DescribeBoard" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: DescribeBoardRequest): Buffer => Buffer.from(DescribeBoardRequest.encode(value).finish()),
+    requestSerialize: (value: DescribeBoardRequest): Buffer => encoded(DescribeBoardRequest, value),
     requestDeserialize: (value: Buffer): DescribeBoardRequest => DescribeBoardRequest.decode(value),
     responseSerialize: (value: DescribeBoardResponse): Buffer =>
-      Buffer.from(DescribeBoardResponse.encode(value).finish()),
+      encoded(DescribeBoardResponse, value),
     responseDeserialize: (value: Buffer): DescribeBoardResponse => DescribeBoardResponse.decode(value),
   },
   readBoardStats: {
@@ -5350,10 +5351,10 @@ export const DeviceServiceService = {
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: ReadBoardStatsRequest): Buffer =>
-      Buffer.from(ReadBoardStatsRequest.encode(value).finish()),
+      encoded(ReadBoardStatsRequest, value),
     requestDeserialize: (value: Buffer): ReadBoardStatsRequest => ReadBoardStatsRequest.decode(value),
     responseSerialize: (value: ReadBoardStatsResponse): Buffer =>
-      Buffer.from(ReadBoardStatsResponse.encode(value).finish()),
+      encoded(ReadBoardStatsResponse, value),
     responseDeserialize: (value: Buffer): ReadBoardStatsResponse => ReadBoardStatsResponse.decode(value),
   },
   /** Plane: exits. One stream per hart. Requests are executed strictly in order. */
@@ -5361,9 +5362,9 @@ export const DeviceServiceService = {
     path: "/polyvisor.device.v1.DeviceService/Exits" as const,
     requestStream: true as const,
     responseStream: true as const,
-    requestSerialize: (value: ExitRequest): Buffer => Buffer.from(ExitRequest.encode(value).finish()),
+    requestSerialize: (value: ExitRequest): Buffer => encoded(ExitRequest, value),
     requestDeserialize: (value: Buffer): ExitRequest => ExitRequest.decode(value),
-    responseSerialize: (value: ExitResponse): Buffer => Buffer.from(ExitResponse.encode(value).finish()),
+    responseSerialize: (value: ExitResponse): Buffer => encoded(ExitResponse, value),
     responseDeserialize: (value: Buffer): ExitResponse => ExitResponse.decode(value),
   },
   /** Plane: console. Many clients may attach; output is replayed from the ring of the last 64 KiB first. */
@@ -5371,9 +5372,9 @@ export const DeviceServiceService = {
     path: "/polyvisor.device.v1.DeviceService/Console" as const,
     requestStream: true as const,
     responseStream: true as const,
-    requestSerialize: (value: ConsoleInput): Buffer => Buffer.from(ConsoleInput.encode(value).finish()),
+    requestSerialize: (value: ConsoleInput): Buffer => encoded(ConsoleInput, value),
     requestDeserialize: (value: Buffer): ConsoleInput => ConsoleInput.decode(value),
-    responseSerialize: (value: ConsoleOutput): Buffer => Buffer.from(ConsoleOutput.encode(value).finish()),
+    responseSerialize: (value: ConsoleOutput): Buffer => encoded(ConsoleOutput, value),
     responseDeserialize: (value: Buffer): ConsoleOutput => ConsoleOutput.decode(value),
   },
   /** Power-off, reset, failure of a backend. The first message is the present state. */
@@ -5381,9 +5382,9 @@ export const DeviceServiceService = {
     path: "/polyvisor.device.v1.DeviceService/WatchBoard" as const,
     requestStream: false as const,
     responseStream: true as const,
-    requestSerialize: (value: WatchBoardRequest): Buffer => Buffer.from(WatchBoardRequest.encode(value).finish()),
+    requestSerialize: (value: WatchBoardRequest): Buffer => encoded(WatchBoardRequest, value),
     requestDeserialize: (value: Buffer): WatchBoardRequest => WatchBoardRequest.decode(value),
-    responseSerialize: (value: BoardEvent): Buffer => Buffer.from(BoardEvent.encode(value).finish()),
+    responseSerialize: (value: BoardEvent): Buffer => encoded(BoardEvent, value),
     responseDeserialize: (value: Buffer): BoardEvent => BoardEvent.decode(value),
   },
   /** Nothing reaches the guest any more, and nothing of the guest's is in work: what is left stands in its rings (DEV-17). */
@@ -5391,18 +5392,18 @@ export const DeviceServiceService = {
     path: "/polyvisor.device.v1.DeviceService/PauseBoard" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: PauseBoardRequest): Buffer => Buffer.from(PauseBoardRequest.encode(value).finish()),
+    requestSerialize: (value: PauseBoardRequest): Buffer => encoded(PauseBoardRequest, value),
     requestDeserialize: (value: Buffer): PauseBoardRequest => PauseBoardRequest.decode(value),
-    responseSerialize: (value: PauseBoardResponse): Buffer => Buffer.from(PauseBoardResponse.encode(value).finish()),
+    responseSerialize: (value: PauseBoardResponse): Buffer => encoded(PauseBoardResponse, value),
     responseDeserialize: (value: Buffer): PauseBoardResponse => PauseBoardResponse.decode(value),
   },
   resumeBoard: {
     path: "/polyvisor.device.v1.DeviceService/ResumeBoard" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ResumeBoardRequest): Buffer => Buffer.from(ResumeBoardRequest.encode(value).finish()),
+    requestSerialize: (value: ResumeBoardRequest): Buffer => encoded(ResumeBoardRequest, value),
     requestDeserialize: (value: Buffer): ResumeBoardRequest => ResumeBoardRequest.decode(value),
-    responseSerialize: (value: ResumeBoardResponse): Buffer => Buffer.from(ResumeBoardResponse.encode(value).finish()),
+    responseSerialize: (value: ResumeBoardResponse): Buffer => encoded(ResumeBoardResponse, value),
     responseDeserialize: (value: Buffer): ResumeBoardResponse => ResumeBoardResponse.decode(value),
   },
   /** State of a paused board's devices as one blob, and into a board of the same shape that the guest has not touched (DEV-18). */
@@ -5410,19 +5411,19 @@ export const DeviceServiceService = {
     path: "/polyvisor.device.v1.DeviceService/SaveBoard" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: SaveBoardRequest): Buffer => Buffer.from(SaveBoardRequest.encode(value).finish()),
+    requestSerialize: (value: SaveBoardRequest): Buffer => encoded(SaveBoardRequest, value),
     requestDeserialize: (value: Buffer): SaveBoardRequest => SaveBoardRequest.decode(value),
-    responseSerialize: (value: SaveBoardResponse): Buffer => Buffer.from(SaveBoardResponse.encode(value).finish()),
+    responseSerialize: (value: SaveBoardResponse): Buffer => encoded(SaveBoardResponse, value),
     responseDeserialize: (value: Buffer): SaveBoardResponse => SaveBoardResponse.decode(value),
   },
   restoreBoard: {
     path: "/polyvisor.device.v1.DeviceService/RestoreBoard" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: RestoreBoardRequest): Buffer => Buffer.from(RestoreBoardRequest.encode(value).finish()),
+    requestSerialize: (value: RestoreBoardRequest): Buffer => encoded(RestoreBoardRequest, value),
     requestDeserialize: (value: Buffer): RestoreBoardRequest => RestoreBoardRequest.decode(value),
     responseSerialize: (value: RestoreBoardResponse): Buffer =>
-      Buffer.from(RestoreBoardResponse.encode(value).finish()),
+      encoded(RestoreBoardResponse, value),
     responseDeserialize: (value: Buffer): RestoreBoardResponse => RestoreBoardResponse.decode(value),
   },
   /** Not built yet. */
@@ -5430,18 +5431,18 @@ export const DeviceServiceService = {
     path: "/polyvisor.device.v1.DeviceService/RegisterDevice" as const,
     requestStream: true as const,
     responseStream: true as const,
-    requestSerialize: (value: DeviceMessage): Buffer => Buffer.from(DeviceMessage.encode(value).finish()),
+    requestSerialize: (value: DeviceMessage): Buffer => encoded(DeviceMessage, value),
     requestDeserialize: (value: Buffer): DeviceMessage => DeviceMessage.decode(value),
-    responseSerialize: (value: DeviceMessage): Buffer => Buffer.from(DeviceMessage.encode(value).finish()),
+    responseSerialize: (value: DeviceMessage): Buffer => encoded(DeviceMessage, value),
     responseDeserialize: (value: Buffer): DeviceMessage => DeviceMessage.decode(value),
   },
   display: {
     path: "/polyvisor.device.v1.DeviceService/Display" as const,
     requestStream: false as const,
     responseStream: true as const,
-    requestSerialize: (value: DisplayRequest): Buffer => Buffer.from(DisplayRequest.encode(value).finish()),
+    requestSerialize: (value: DisplayRequest): Buffer => encoded(DisplayRequest, value),
     requestDeserialize: (value: Buffer): DisplayRequest => DisplayRequest.decode(value),
-    responseSerialize: (value: DisplayUpdate): Buffer => Buffer.from(DisplayUpdate.encode(value).finish()),
+    responseSerialize: (value: DisplayUpdate): Buffer => encoded(DisplayUpdate, value),
     responseDeserialize: (value: Buffer): DisplayUpdate => DisplayUpdate.decode(value),
   },
 } as const;

@@ -2,6 +2,7 @@
 // source: polyvisor/kit/v1/kit.proto
 
 /* eslint-disable */
+import { encoded } from "../../../../encoded.ts";
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import {
   type CallOptions,
@@ -382,9 +383,9 @@ export const KitServiceService = {
     path: "/polyvisor.kit.v1.KitService/Describe" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: DescribeRequest): Buffer => Buffer.from(DescribeRequest.encode(value).finish()),
+    requestSerialize: (value: DescribeRequest): Buffer => encoded(DescribeRequest, value),
     requestDeserialize: (value: Buffer): DescribeRequest => DescribeRequest.decode(value),
-    responseSerialize: (value: DescribeResponse): Buffer => Buffer.from(DescribeResponse.encode(value).finish()),
+    responseSerialize: (value: DescribeResponse): Buffer => encoded(DescribeResponse, value),
     responseDeserialize: (value: Buffer): DescribeResponse => DescribeResponse.decode(value),
   },
 } as const;

@@ -2,6 +2,7 @@
 // source: polyvisor/mediation/v1/mediation.proto
 
 /* eslint-disable */
+import { encoded } from "../../../../encoded.ts";
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import {
   type CallOptions,
@@ -1678,37 +1679,37 @@ export const MediationServiceService = {
     path: "/polyvisor.mediation.v1.MediationService/AddRule" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: AddRuleRequest): Buffer => Buffer.from(AddRuleRequest.encode(value).finish()),
+    requestSerialize: (value: AddRuleRequest): Buffer => encoded(AddRuleRequest, value),
     requestDeserialize: (value: Buffer): AddRuleRequest => AddRuleRequest.decode(value),
-    responseSerialize: (value: AddRuleResponse): Buffer => Buffer.from(AddRuleResponse.encode(value).finish()),
+    responseSerialize: (value: AddRuleResponse): Buffer => encoded(AddRuleResponse, value),
     responseDeserialize: (value: Buffer): AddRuleResponse => AddRuleResponse.decode(value),
   },
   removeRule: {
     path: "/polyvisor.mediation.v1.MediationService/RemoveRule" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: RemoveRuleRequest): Buffer => Buffer.from(RemoveRuleRequest.encode(value).finish()),
+    requestSerialize: (value: RemoveRuleRequest): Buffer => encoded(RemoveRuleRequest, value),
     requestDeserialize: (value: Buffer): RemoveRuleRequest => RemoveRuleRequest.decode(value),
-    responseSerialize: (value: RemoveRuleResponse): Buffer => Buffer.from(RemoveRuleResponse.encode(value).finish()),
+    responseSerialize: (value: RemoveRuleResponse): Buffer => encoded(RemoveRuleResponse, value),
     responseDeserialize: (value: Buffer): RemoveRuleResponse => RemoveRuleResponse.decode(value),
   },
   listRules: {
     path: "/polyvisor.mediation.v1.MediationService/ListRules" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ListRulesRequest): Buffer => Buffer.from(ListRulesRequest.encode(value).finish()),
+    requestSerialize: (value: ListRulesRequest): Buffer => encoded(ListRulesRequest, value),
     requestDeserialize: (value: Buffer): ListRulesRequest => ListRulesRequest.decode(value),
-    responseSerialize: (value: ListRulesResponse): Buffer => Buffer.from(ListRulesResponse.encode(value).finish()),
+    responseSerialize: (value: ListRulesResponse): Buffer => encoded(ListRulesResponse, value),
     responseDeserialize: (value: Buffer): ListRulesResponse => ListRulesResponse.decode(value),
   },
   readCounters: {
     path: "/polyvisor.mediation.v1.MediationService/ReadCounters" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ReadCountersRequest): Buffer => Buffer.from(ReadCountersRequest.encode(value).finish()),
+    requestSerialize: (value: ReadCountersRequest): Buffer => encoded(ReadCountersRequest, value),
     requestDeserialize: (value: Buffer): ReadCountersRequest => ReadCountersRequest.decode(value),
     responseSerialize: (value: ReadCountersResponse): Buffer =>
-      Buffer.from(ReadCountersResponse.encode(value).finish()),
+      encoded(ReadCountersResponse, value),
     responseDeserialize: (value: Buffer): ReadCountersResponse => ReadCountersResponse.decode(value),
   },
   /** Live messages, decoded. The server drops (and counts) when the reader is slow; it never slows the guest. */
@@ -1716,9 +1717,9 @@ export const MediationServiceService = {
     path: "/polyvisor.mediation.v1.MediationService/Trace" as const,
     requestStream: false as const,
     responseStream: true as const,
-    requestSerialize: (value: TraceRequest): Buffer => Buffer.from(TraceRequest.encode(value).finish()),
+    requestSerialize: (value: TraceRequest): Buffer => encoded(TraceRequest, value),
     requestDeserialize: (value: Buffer): TraceRequest => TraceRequest.decode(value),
-    responseSerialize: (value: TraceEntry): Buffer => Buffer.from(TraceEntry.encode(value).finish()),
+    responseSerialize: (value: TraceEntry): Buffer => encoded(TraceEntry, value),
     responseDeserialize: (value: Buffer): TraceEntry => TraceEntry.decode(value),
   },
 } as const;

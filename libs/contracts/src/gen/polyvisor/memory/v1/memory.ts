@@ -2,6 +2,7 @@
 // source: polyvisor/memory/v1/memory.proto
 
 /* eslint-disable */
+import { encoded } from "../../../../encoded.ts";
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import {
   type CallOptions,
@@ -5082,19 +5083,19 @@ export const MemoryServiceService = {
     path: "/polyvisor.memory.v1.MemoryService/CreateSpace" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: CreateSpaceRequest): Buffer => Buffer.from(CreateSpaceRequest.encode(value).finish()),
+    requestSerialize: (value: CreateSpaceRequest): Buffer => encoded(CreateSpaceRequest, value),
     requestDeserialize: (value: Buffer): CreateSpaceRequest => CreateSpaceRequest.decode(value),
-    responseSerialize: (value: CreateSpaceResponse): Buffer => Buffer.from(CreateSpaceResponse.encode(value).finish()),
+    responseSerialize: (value: CreateSpaceResponse): Buffer => encoded(CreateSpaceResponse, value),
     responseDeserialize: (value: Buffer): CreateSpaceResponse => CreateSpaceResponse.decode(value),
   },
   destroySpace: {
     path: "/polyvisor.memory.v1.MemoryService/DestroySpace" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: DestroySpaceRequest): Buffer => Buffer.from(DestroySpaceRequest.encode(value).finish()),
+    requestSerialize: (value: DestroySpaceRequest): Buffer => encoded(DestroySpaceRequest, value),
     requestDeserialize: (value: Buffer): DestroySpaceRequest => DestroySpaceRequest.decode(value),
     responseSerialize: (value: DestroySpaceResponse): Buffer =>
-      Buffer.from(DestroySpaceResponse.encode(value).finish()),
+      encoded(DestroySpaceResponse, value),
     responseDeserialize: (value: Buffer): DestroySpaceResponse => DestroySpaceResponse.decode(value),
   },
   /** Fills a range from a blob of the image-registry (digest verified while reading) or from inline bytes. */
@@ -5102,9 +5103,9 @@ export const MemoryServiceService = {
     path: "/polyvisor.memory.v1.MemoryService/Populate" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: PopulateRequest): Buffer => Buffer.from(PopulateRequest.encode(value).finish()),
+    requestSerialize: (value: PopulateRequest): Buffer => encoded(PopulateRequest, value),
     requestDeserialize: (value: Buffer): PopulateRequest => PopulateRequest.decode(value),
-    responseSerialize: (value: PopulateResponse): Buffer => Buffer.from(PopulateResponse.encode(value).finish()),
+    responseSerialize: (value: PopulateResponse): Buffer => encoded(PopulateResponse, value),
     responseDeserialize: (value: Buffer): PopulateResponse => PopulateResponse.decode(value),
   },
   /** Coherent read / write of any range, wherever the pages are held (debug, conformance, loaders). */
@@ -5112,18 +5113,18 @@ export const MemoryServiceService = {
     path: "/polyvisor.memory.v1.MemoryService/ReadMemory" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ReadMemoryRequest): Buffer => Buffer.from(ReadMemoryRequest.encode(value).finish()),
+    requestSerialize: (value: ReadMemoryRequest): Buffer => encoded(ReadMemoryRequest, value),
     requestDeserialize: (value: Buffer): ReadMemoryRequest => ReadMemoryRequest.decode(value),
-    responseSerialize: (value: ReadMemoryResponse): Buffer => Buffer.from(ReadMemoryResponse.encode(value).finish()),
+    responseSerialize: (value: ReadMemoryResponse): Buffer => encoded(ReadMemoryResponse, value),
     responseDeserialize: (value: Buffer): ReadMemoryResponse => ReadMemoryResponse.decode(value),
   },
   writeMemory: {
     path: "/polyvisor.memory.v1.MemoryService/WriteMemory" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: WriteMemoryRequest): Buffer => Buffer.from(WriteMemoryRequest.encode(value).finish()),
+    requestSerialize: (value: WriteMemoryRequest): Buffer => encoded(WriteMemoryRequest, value),
     requestDeserialize: (value: Buffer): WriteMemoryRequest => WriteMemoryRequest.decode(value),
-    responseSerialize: (value: WriteMemoryResponse): Buffer => Buffer.from(WriteMemoryResponse.encode(value).finish()),
+    responseSerialize: (value: WriteMemoryResponse): Buffer => encoded(WriteMemoryResponse, value),
     responseDeserialize: (value: Buffer): WriteMemoryResponse => WriteMemoryResponse.decode(value),
   },
   /** IOMMU: which ranges a device may reach. No grant = no access. Replaces the device's earlier grants. */
@@ -5131,9 +5132,9 @@ export const MemoryServiceService = {
     path: "/polyvisor.memory.v1.MemoryService/SetGrants" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: SetGrantsRequest): Buffer => Buffer.from(SetGrantsRequest.encode(value).finish()),
+    requestSerialize: (value: SetGrantsRequest): Buffer => encoded(SetGrantsRequest, value),
     requestDeserialize: (value: Buffer): SetGrantsRequest => SetGrantsRequest.decode(value),
-    responseSerialize: (value: SetGrantsResponse): Buffer => Buffer.from(SetGrantsResponse.encode(value).finish()),
+    responseSerialize: (value: SetGrantsResponse): Buffer => encoded(SetGrantsResponse, value),
     responseDeserialize: (value: Buffer): SetGrantsResponse => SetGrantsResponse.decode(value),
   },
   readSpaceStats: {
@@ -5141,19 +5142,19 @@ export const MemoryServiceService = {
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: ReadSpaceStatsRequest): Buffer =>
-      Buffer.from(ReadSpaceStatsRequest.encode(value).finish()),
+      encoded(ReadSpaceStatsRequest, value),
     requestDeserialize: (value: Buffer): ReadSpaceStatsRequest => ReadSpaceStatsRequest.decode(value),
     responseSerialize: (value: ReadSpaceStatsResponse): Buffer =>
-      Buffer.from(ReadSpaceStatsResponse.encode(value).finish()),
+      encoded(ReadSpaceStatsResponse, value),
     responseDeserialize: (value: Buffer): ReadSpaceStatsResponse => ReadSpaceStatsResponse.decode(value),
   },
   listSpaces: {
     path: "/polyvisor.memory.v1.MemoryService/ListSpaces" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ListSpacesRequest): Buffer => Buffer.from(ListSpacesRequest.encode(value).finish()),
+    requestSerialize: (value: ListSpacesRequest): Buffer => encoded(ListSpacesRequest, value),
     requestDeserialize: (value: Buffer): ListSpacesRequest => ListSpacesRequest.decode(value),
-    responseSerialize: (value: ListSpacesResponse): Buffer => Buffer.from(ListSpacesResponse.encode(value).finish()),
+    responseSerialize: (value: ListSpacesResponse): Buffer => encoded(ListSpacesResponse, value),
     responseDeserialize: (value: Buffer): ListSpacesResponse => ListSpacesResponse.decode(value),
   },
   /** Plane: pages. One stream per holder (a cpu-emulator) and machine. */
@@ -5161,9 +5162,9 @@ export const MemoryServiceService = {
     path: "/polyvisor.memory.v1.MemoryService/Lease" as const,
     requestStream: true as const,
     responseStream: true as const,
-    requestSerialize: (value: LeaseRequest): Buffer => Buffer.from(LeaseRequest.encode(value).finish()),
+    requestSerialize: (value: LeaseRequest): Buffer => encoded(LeaseRequest, value),
     requestDeserialize: (value: Buffer): LeaseRequest => LeaseRequest.decode(value),
-    responseSerialize: (value: LeaseResponse): Buffer => Buffer.from(LeaseResponse.encode(value).finish()),
+    responseSerialize: (value: LeaseResponse): Buffer => encoded(LeaseResponse, value),
     responseDeserialize: (value: Buffer): LeaseResponse => LeaseResponse.decode(value),
   },
   /** Plane: DMA. One stream per device-bus and machine. Answers in any order, by id. */
@@ -5171,9 +5172,9 @@ export const MemoryServiceService = {
     path: "/polyvisor.memory.v1.MemoryService/Dma" as const,
     requestStream: true as const,
     responseStream: true as const,
-    requestSerialize: (value: DmaRequest): Buffer => Buffer.from(DmaRequest.encode(value).finish()),
+    requestSerialize: (value: DmaRequest): Buffer => encoded(DmaRequest, value),
     requestDeserialize: (value: Buffer): DmaRequest => DmaRequest.decode(value),
-    responseSerialize: (value: DmaResponse): Buffer => Buffer.from(DmaResponse.encode(value).finish()),
+    responseSerialize: (value: DmaResponse): Buffer => encoded(DmaResponse, value),
     responseDeserialize: (value: Buffer): DmaResponse => DmaResponse.decode(value),
   },
   /** All of RAM of this moment as a chunked image in the image-registry, and back. The harts and the board stand still (MEM-14). */
@@ -5181,20 +5182,20 @@ export const MemoryServiceService = {
     path: "/polyvisor.memory.v1.MemoryService/SnapshotSpace" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: SnapshotSpaceRequest): Buffer => Buffer.from(SnapshotSpaceRequest.encode(value).finish()),
+    requestSerialize: (value: SnapshotSpaceRequest): Buffer => encoded(SnapshotSpaceRequest, value),
     requestDeserialize: (value: Buffer): SnapshotSpaceRequest => SnapshotSpaceRequest.decode(value),
     responseSerialize: (value: SnapshotSpaceResponse): Buffer =>
-      Buffer.from(SnapshotSpaceResponse.encode(value).finish()),
+      encoded(SnapshotSpaceResponse, value),
     responseDeserialize: (value: Buffer): SnapshotSpaceResponse => SnapshotSpaceResponse.decode(value),
   },
   restoreSpace: {
     path: "/polyvisor.memory.v1.MemoryService/RestoreSpace" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: RestoreSpaceRequest): Buffer => Buffer.from(RestoreSpaceRequest.encode(value).finish()),
+    requestSerialize: (value: RestoreSpaceRequest): Buffer => encoded(RestoreSpaceRequest, value),
     requestDeserialize: (value: Buffer): RestoreSpaceRequest => RestoreSpaceRequest.decode(value),
     responseSerialize: (value: RestoreSpaceResponse): Buffer =>
-      Buffer.from(RestoreSpaceResponse.encode(value).finish()),
+      encoded(RestoreSpaceResponse, value),
     responseDeserialize: (value: Buffer): RestoreSpaceResponse => RestoreSpaceResponse.decode(value),
   },
   /** Not built yet. */
@@ -5202,28 +5203,28 @@ export const MemoryServiceService = {
     path: "/polyvisor.memory.v1.MemoryService/ForkSpace" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ForkSpaceRequest): Buffer => Buffer.from(ForkSpaceRequest.encode(value).finish()),
+    requestSerialize: (value: ForkSpaceRequest): Buffer => encoded(ForkSpaceRequest, value),
     requestDeserialize: (value: Buffer): ForkSpaceRequest => ForkSpaceRequest.decode(value),
-    responseSerialize: (value: ForkSpaceResponse): Buffer => Buffer.from(ForkSpaceResponse.encode(value).finish()),
+    responseSerialize: (value: ForkSpaceResponse): Buffer => encoded(ForkSpaceResponse, value),
     responseDeserialize: (value: Buffer): ForkSpaceResponse => ForkSpaceResponse.decode(value),
   },
   setBalloon: {
     path: "/polyvisor.memory.v1.MemoryService/SetBalloon" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: SetBalloonRequest): Buffer => Buffer.from(SetBalloonRequest.encode(value).finish()),
+    requestSerialize: (value: SetBalloonRequest): Buffer => encoded(SetBalloonRequest, value),
     requestDeserialize: (value: Buffer): SetBalloonRequest => SetBalloonRequest.decode(value),
-    responseSerialize: (value: SetBalloonResponse): Buffer => Buffer.from(SetBalloonResponse.encode(value).finish()),
+    responseSerialize: (value: SetBalloonResponse): Buffer => encoded(SetBalloonResponse, value),
     responseDeserialize: (value: Buffer): SetBalloonResponse => SetBalloonResponse.decode(value),
   },
   readDirtyLog: {
     path: "/polyvisor.memory.v1.MemoryService/ReadDirtyLog" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ReadDirtyLogRequest): Buffer => Buffer.from(ReadDirtyLogRequest.encode(value).finish()),
+    requestSerialize: (value: ReadDirtyLogRequest): Buffer => encoded(ReadDirtyLogRequest, value),
     requestDeserialize: (value: Buffer): ReadDirtyLogRequest => ReadDirtyLogRequest.decode(value),
     responseSerialize: (value: ReadDirtyLogResponse): Buffer =>
-      Buffer.from(ReadDirtyLogResponse.encode(value).finish()),
+      encoded(ReadDirtyLogResponse, value),
     responseDeserialize: (value: Buffer): ReadDirtyLogResponse => ReadDirtyLogResponse.decode(value),
   },
 } as const;

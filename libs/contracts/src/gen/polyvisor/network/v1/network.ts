@@ -2,6 +2,7 @@
 // source: polyvisor/network/v1/network.proto
 
 /* eslint-disable */
+import { encoded } from "../../../../encoded.ts";
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import {
   type CallOptions,
@@ -5435,30 +5436,30 @@ export const NetworkServiceService = {
     path: "/polyvisor.network.v1.NetworkService/CreateNetwork" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: CreateNetworkRequest): Buffer => Buffer.from(CreateNetworkRequest.encode(value).finish()),
+    requestSerialize: (value: CreateNetworkRequest): Buffer => encoded(CreateNetworkRequest, value),
     requestDeserialize: (value: Buffer): CreateNetworkRequest => CreateNetworkRequest.decode(value),
     responseSerialize: (value: CreateNetworkResponse): Buffer =>
-      Buffer.from(CreateNetworkResponse.encode(value).finish()),
+      encoded(CreateNetworkResponse, value),
     responseDeserialize: (value: Buffer): CreateNetworkResponse => CreateNetworkResponse.decode(value),
   },
   deleteNetwork: {
     path: "/polyvisor.network.v1.NetworkService/DeleteNetwork" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: DeleteNetworkRequest): Buffer => Buffer.from(DeleteNetworkRequest.encode(value).finish()),
+    requestSerialize: (value: DeleteNetworkRequest): Buffer => encoded(DeleteNetworkRequest, value),
     requestDeserialize: (value: Buffer): DeleteNetworkRequest => DeleteNetworkRequest.decode(value),
     responseSerialize: (value: DeleteNetworkResponse): Buffer =>
-      Buffer.from(DeleteNetworkResponse.encode(value).finish()),
+      encoded(DeleteNetworkResponse, value),
     responseDeserialize: (value: Buffer): DeleteNetworkResponse => DeleteNetworkResponse.decode(value),
   },
   listNetworks: {
     path: "/polyvisor.network.v1.NetworkService/ListNetworks" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ListNetworksRequest): Buffer => Buffer.from(ListNetworksRequest.encode(value).finish()),
+    requestSerialize: (value: ListNetworksRequest): Buffer => encoded(ListNetworksRequest, value),
     requestDeserialize: (value: Buffer): ListNetworksRequest => ListNetworksRequest.decode(value),
     responseSerialize: (value: ListNetworksResponse): Buffer =>
-      Buffer.from(ListNetworksResponse.encode(value).finish()),
+      encoded(ListNetworksResponse, value),
     responseDeserialize: (value: Buffer): ListNetworksResponse => ListNetworksResponse.decode(value),
   },
   /** Idempotent by port id: the same request again answers the same port. */
@@ -5466,36 +5467,36 @@ export const NetworkServiceService = {
     path: "/polyvisor.network.v1.NetworkService/CreatePort" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: CreatePortRequest): Buffer => Buffer.from(CreatePortRequest.encode(value).finish()),
+    requestSerialize: (value: CreatePortRequest): Buffer => encoded(CreatePortRequest, value),
     requestDeserialize: (value: Buffer): CreatePortRequest => CreatePortRequest.decode(value),
-    responseSerialize: (value: CreatePortResponse): Buffer => Buffer.from(CreatePortResponse.encode(value).finish()),
+    responseSerialize: (value: CreatePortResponse): Buffer => encoded(CreatePortResponse, value),
     responseDeserialize: (value: Buffer): CreatePortResponse => CreatePortResponse.decode(value),
   },
   deletePort: {
     path: "/polyvisor.network.v1.NetworkService/DeletePort" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: DeletePortRequest): Buffer => Buffer.from(DeletePortRequest.encode(value).finish()),
+    requestSerialize: (value: DeletePortRequest): Buffer => encoded(DeletePortRequest, value),
     requestDeserialize: (value: Buffer): DeletePortRequest => DeletePortRequest.decode(value),
-    responseSerialize: (value: DeletePortResponse): Buffer => Buffer.from(DeletePortResponse.encode(value).finish()),
+    responseSerialize: (value: DeletePortResponse): Buffer => encoded(DeletePortResponse, value),
     responseDeserialize: (value: Buffer): DeletePortResponse => DeletePortResponse.decode(value),
   },
   listPorts: {
     path: "/polyvisor.network.v1.NetworkService/ListPorts" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ListPortsRequest): Buffer => Buffer.from(ListPortsRequest.encode(value).finish()),
+    requestSerialize: (value: ListPortsRequest): Buffer => encoded(ListPortsRequest, value),
     requestDeserialize: (value: Buffer): ListPortsRequest => ListPortsRequest.decode(value),
-    responseSerialize: (value: ListPortsResponse): Buffer => Buffer.from(ListPortsResponse.encode(value).finish()),
+    responseSerialize: (value: ListPortsResponse): Buffer => encoded(ListPortsResponse, value),
     responseDeserialize: (value: Buffer): ListPortsResponse => ListPortsResponse.decode(value),
   },
   listLeases: {
     path: "/polyvisor.network.v1.NetworkService/ListLeases" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ListLeasesRequest): Buffer => Buffer.from(ListLeasesRequest.encode(value).finish()),
+    requestSerialize: (value: ListLeasesRequest): Buffer => encoded(ListLeasesRequest, value),
     requestDeserialize: (value: Buffer): ListLeasesRequest => ListLeasesRequest.decode(value),
-    responseSerialize: (value: ListLeasesResponse): Buffer => Buffer.from(ListLeasesResponse.encode(value).finish()),
+    responseSerialize: (value: ListLeasesResponse): Buffer => encoded(ListLeasesResponse, value),
     responseDeserialize: (value: Buffer): ListLeasesResponse => ListLeasesResponse.decode(value),
   },
   readNetworkStats: {
@@ -5503,10 +5504,10 @@ export const NetworkServiceService = {
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: ReadNetworkStatsRequest): Buffer =>
-      Buffer.from(ReadNetworkStatsRequest.encode(value).finish()),
+      encoded(ReadNetworkStatsRequest, value),
     requestDeserialize: (value: Buffer): ReadNetworkStatsRequest => ReadNetworkStatsRequest.decode(value),
     responseSerialize: (value: ReadNetworkStatsResponse): Buffer =>
-      Buffer.from(ReadNetworkStatsResponse.encode(value).finish()),
+      encoded(ReadNetworkStatsResponse, value),
     responseDeserialize: (value: Buffer): ReadNetworkStatsResponse => ReadNetworkStatsResponse.decode(value),
   },
   /** Pulls the port's cable, or plugs it in again: the guest sees the carrier change. */
@@ -5514,9 +5515,9 @@ export const NetworkServiceService = {
     path: "/polyvisor.network.v1.NetworkService/SetLink" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: SetLinkRequest): Buffer => Buffer.from(SetLinkRequest.encode(value).finish()),
+    requestSerialize: (value: SetLinkRequest): Buffer => encoded(SetLinkRequest, value),
     requestDeserialize: (value: Buffer): SetLinkRequest => SetLinkRequest.decode(value),
-    responseSerialize: (value: SetLinkResponse): Buffer => Buffer.from(SetLinkResponse.encode(value).finish()),
+    responseSerialize: (value: SetLinkResponse): Buffer => encoded(SetLinkResponse, value),
     responseDeserialize: (value: Buffer): SetLinkResponse => SetLinkResponse.decode(value),
   },
   /** Plugs the port's cable into another network while its guest runs: the link goes down and comes up again. */
@@ -5524,9 +5525,9 @@ export const NetworkServiceService = {
     path: "/polyvisor.network.v1.NetworkService/MovePort" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: MovePortRequest): Buffer => Buffer.from(MovePortRequest.encode(value).finish()),
+    requestSerialize: (value: MovePortRequest): Buffer => encoded(MovePortRequest, value),
     requestDeserialize: (value: Buffer): MovePortRequest => MovePortRequest.decode(value),
-    responseSerialize: (value: MovePortResponse): Buffer => Buffer.from(MovePortResponse.encode(value).finish()),
+    responseSerialize: (value: MovePortResponse): Buffer => encoded(MovePortResponse, value),
     responseDeserialize: (value: Buffer): MovePortResponse => MovePortResponse.decode(value),
   },
   /** Replaces what is done to the frames of one port or of all ports of a network; all zero: nothing any more. */
@@ -5534,10 +5535,10 @@ export const NetworkServiceService = {
     path: "/polyvisor.network.v1.NetworkService/SetImpairment" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: SetImpairmentRequest): Buffer => Buffer.from(SetImpairmentRequest.encode(value).finish()),
+    requestSerialize: (value: SetImpairmentRequest): Buffer => encoded(SetImpairmentRequest, value),
     requestDeserialize: (value: Buffer): SetImpairmentRequest => SetImpairmentRequest.decode(value),
     responseSerialize: (value: SetImpairmentResponse): Buffer =>
-      Buffer.from(SetImpairmentResponse.encode(value).finish()),
+      encoded(SetImpairmentResponse, value),
     responseDeserialize: (value: Buffer): SetImpairmentResponse => SetImpairmentResponse.decode(value),
   },
   listImpairments: {
@@ -5545,10 +5546,10 @@ export const NetworkServiceService = {
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: ListImpairmentsRequest): Buffer =>
-      Buffer.from(ListImpairmentsRequest.encode(value).finish()),
+      encoded(ListImpairmentsRequest, value),
     requestDeserialize: (value: Buffer): ListImpairmentsRequest => ListImpairmentsRequest.decode(value),
     responseSerialize: (value: ListImpairmentsResponse): Buffer =>
-      Buffer.from(ListImpairmentsResponse.encode(value).finish()),
+      encoded(ListImpairmentsResponse, value),
     responseDeserialize: (value: Buffer): ListImpairmentsResponse => ListImpairmentsResponse.decode(value),
   },
   /** One network with everything on it. */
@@ -5557,10 +5558,10 @@ export const NetworkServiceService = {
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: InspectNetworkRequest): Buffer =>
-      Buffer.from(InspectNetworkRequest.encode(value).finish()),
+      encoded(InspectNetworkRequest, value),
     requestDeserialize: (value: Buffer): InspectNetworkRequest => InspectNetworkRequest.decode(value),
     responseSerialize: (value: InspectNetworkResponse): Buffer =>
-      Buffer.from(InspectNetworkResponse.encode(value).finish()),
+      encoded(InspectNetworkResponse, value),
     responseDeserialize: (value: Buffer): InspectNetworkResponse => InspectNetworkResponse.decode(value),
   },
   /** Plane: frames. One stream per port, opened by the device-bus; batches, credit based. */
@@ -5568,9 +5569,9 @@ export const NetworkServiceService = {
     path: "/polyvisor.network.v1.NetworkService/Frames" as const,
     requestStream: true as const,
     responseStream: true as const,
-    requestSerialize: (value: FrameBatch): Buffer => Buffer.from(FrameBatch.encode(value).finish()),
+    requestSerialize: (value: FrameBatch): Buffer => encoded(FrameBatch, value),
     requestDeserialize: (value: Buffer): FrameBatch => FrameBatch.decode(value),
-    responseSerialize: (value: FrameBatch): Buffer => Buffer.from(FrameBatch.encode(value).finish()),
+    responseSerialize: (value: FrameBatch): Buffer => encoded(FrameBatch, value),
     responseDeserialize: (value: Buffer): FrameBatch => FrameBatch.decode(value),
   },
   /** Not built yet (the network issue). */
@@ -5578,46 +5579,46 @@ export const NetworkServiceService = {
     path: "/polyvisor.network.v1.NetworkService/Publish" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: PublishRequest): Buffer => Buffer.from(PublishRequest.encode(value).finish()),
+    requestSerialize: (value: PublishRequest): Buffer => encoded(PublishRequest, value),
     requestDeserialize: (value: Buffer): PublishRequest => PublishRequest.decode(value),
-    responseSerialize: (value: PublishResponse): Buffer => Buffer.from(PublishResponse.encode(value).finish()),
+    responseSerialize: (value: PublishResponse): Buffer => encoded(PublishResponse, value),
     responseDeserialize: (value: Buffer): PublishResponse => PublishResponse.decode(value),
   },
   unpublish: {
     path: "/polyvisor.network.v1.NetworkService/Unpublish" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: UnpublishRequest): Buffer => Buffer.from(UnpublishRequest.encode(value).finish()),
+    requestSerialize: (value: UnpublishRequest): Buffer => encoded(UnpublishRequest, value),
     requestDeserialize: (value: Buffer): UnpublishRequest => UnpublishRequest.decode(value),
-    responseSerialize: (value: UnpublishResponse): Buffer => Buffer.from(UnpublishResponse.encode(value).finish()),
+    responseSerialize: (value: UnpublishResponse): Buffer => encoded(UnpublishResponse, value),
     responseDeserialize: (value: Buffer): UnpublishResponse => UnpublishResponse.decode(value),
   },
   listForwards: {
     path: "/polyvisor.network.v1.NetworkService/ListForwards" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ListForwardsRequest): Buffer => Buffer.from(ListForwardsRequest.encode(value).finish()),
+    requestSerialize: (value: ListForwardsRequest): Buffer => encoded(ListForwardsRequest, value),
     requestDeserialize: (value: Buffer): ListForwardsRequest => ListForwardsRequest.decode(value),
     responseSerialize: (value: ListForwardsResponse): Buffer =>
-      Buffer.from(ListForwardsResponse.encode(value).finish()),
+      encoded(ListForwardsResponse, value),
     responseDeserialize: (value: Buffer): ListForwardsResponse => ListForwardsResponse.decode(value),
   },
   listFlows: {
     path: "/polyvisor.network.v1.NetworkService/ListFlows" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ListFlowsRequest): Buffer => Buffer.from(ListFlowsRequest.encode(value).finish()),
+    requestSerialize: (value: ListFlowsRequest): Buffer => encoded(ListFlowsRequest, value),
     requestDeserialize: (value: Buffer): ListFlowsRequest => ListFlowsRequest.decode(value),
-    responseSerialize: (value: ListFlowsResponse): Buffer => Buffer.from(ListFlowsResponse.encode(value).finish()),
+    responseSerialize: (value: ListFlowsResponse): Buffer => encoded(ListFlowsResponse, value),
     responseDeserialize: (value: Buffer): ListFlowsResponse => ListFlowsResponse.decode(value),
   },
   capture: {
     path: "/polyvisor.network.v1.NetworkService/Capture" as const,
     requestStream: false as const,
     responseStream: true as const,
-    requestSerialize: (value: CaptureRequest): Buffer => Buffer.from(CaptureRequest.encode(value).finish()),
+    requestSerialize: (value: CaptureRequest): Buffer => encoded(CaptureRequest, value),
     requestDeserialize: (value: Buffer): CaptureRequest => CaptureRequest.decode(value),
-    responseSerialize: (value: CaptureChunk): Buffer => Buffer.from(CaptureChunk.encode(value).finish()),
+    responseSerialize: (value: CaptureChunk): Buffer => encoded(CaptureChunk, value),
     responseDeserialize: (value: Buffer): CaptureChunk => CaptureChunk.decode(value),
   },
 } as const;

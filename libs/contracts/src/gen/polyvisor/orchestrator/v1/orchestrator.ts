@@ -2,6 +2,7 @@
 // source: polyvisor/orchestrator/v1/orchestrator.proto
 
 /* eslint-disable */
+import { encoded } from "../../../../encoded.ts";
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import {
   type CallOptions,
@@ -7611,10 +7612,10 @@ export const OrchestratorServiceService = {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/CreateMachine" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: CreateMachineRequest): Buffer => Buffer.from(CreateMachineRequest.encode(value).finish()),
+    requestSerialize: (value: CreateMachineRequest): Buffer => encoded(CreateMachineRequest, value),
     requestDeserialize: (value: Buffer): CreateMachineRequest => CreateMachineRequest.decode(value),
     responseSerialize: (value: CreateMachineResponse): Buffer =>
-      Buffer.from(CreateMachineResponse.encode(value).finish()),
+      encoded(CreateMachineResponse, value),
     responseDeserialize: (value: Buffer): CreateMachineResponse => CreateMachineResponse.decode(value),
   },
   /** Streams progress; the last message has `done`. Idempotent: up of a running machine is done at once. */
@@ -7622,18 +7623,18 @@ export const OrchestratorServiceService = {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/StartMachine" as const,
     requestStream: false as const,
     responseStream: true as const,
-    requestSerialize: (value: StartMachineRequest): Buffer => Buffer.from(StartMachineRequest.encode(value).finish()),
+    requestSerialize: (value: StartMachineRequest): Buffer => encoded(StartMachineRequest, value),
     requestDeserialize: (value: Buffer): StartMachineRequest => StartMachineRequest.decode(value),
-    responseSerialize: (value: StartProgress): Buffer => Buffer.from(StartProgress.encode(value).finish()),
+    responseSerialize: (value: StartProgress): Buffer => encoded(StartProgress, value),
     responseDeserialize: (value: Buffer): StartProgress => StartProgress.decode(value),
   },
   haltMachine: {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/HaltMachine" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: HaltMachineRequest): Buffer => Buffer.from(HaltMachineRequest.encode(value).finish()),
+    requestSerialize: (value: HaltMachineRequest): Buffer => encoded(HaltMachineRequest, value),
     requestDeserialize: (value: Buffer): HaltMachineRequest => HaltMachineRequest.decode(value),
-    responseSerialize: (value: HaltMachineResponse): Buffer => Buffer.from(HaltMachineResponse.encode(value).finish()),
+    responseSerialize: (value: HaltMachineResponse): Buffer => encoded(HaltMachineResponse, value),
     responseDeserialize: (value: Buffer): HaltMachineResponse => HaltMachineResponse.decode(value),
   },
   destroyMachine: {
@@ -7641,29 +7642,29 @@ export const OrchestratorServiceService = {
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: DestroyMachineRequest): Buffer =>
-      Buffer.from(DestroyMachineRequest.encode(value).finish()),
+      encoded(DestroyMachineRequest, value),
     requestDeserialize: (value: Buffer): DestroyMachineRequest => DestroyMachineRequest.decode(value),
     responseSerialize: (value: DestroyMachineResponse): Buffer =>
-      Buffer.from(DestroyMachineResponse.encode(value).finish()),
+      encoded(DestroyMachineResponse, value),
     responseDeserialize: (value: Buffer): DestroyMachineResponse => DestroyMachineResponse.decode(value),
   },
   getMachine: {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/GetMachine" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: GetMachineRequest): Buffer => Buffer.from(GetMachineRequest.encode(value).finish()),
+    requestSerialize: (value: GetMachineRequest): Buffer => encoded(GetMachineRequest, value),
     requestDeserialize: (value: Buffer): GetMachineRequest => GetMachineRequest.decode(value),
-    responseSerialize: (value: GetMachineResponse): Buffer => Buffer.from(GetMachineResponse.encode(value).finish()),
+    responseSerialize: (value: GetMachineResponse): Buffer => encoded(GetMachineResponse, value),
     responseDeserialize: (value: Buffer): GetMachineResponse => GetMachineResponse.decode(value),
   },
   listMachines: {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/ListMachines" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ListMachinesRequest): Buffer => Buffer.from(ListMachinesRequest.encode(value).finish()),
+    requestSerialize: (value: ListMachinesRequest): Buffer => encoded(ListMachinesRequest, value),
     requestDeserialize: (value: Buffer): ListMachinesRequest => ListMachinesRequest.decode(value),
     responseSerialize: (value: ListMachinesResponse): Buffer =>
-      Buffer.from(ListMachinesResponse.encode(value).finish()),
+      encoded(ListMachinesResponse, value),
     responseDeserialize: (value: Buffer): ListMachinesResponse => ListMachinesResponse.decode(value),
   },
   /** First message: the present state. Ends when the machine is destroyed. */
@@ -7671,9 +7672,9 @@ export const OrchestratorServiceService = {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/WatchMachine" as const,
     requestStream: false as const,
     responseStream: true as const,
-    requestSerialize: (value: WatchMachineRequest): Buffer => Buffer.from(WatchMachineRequest.encode(value).finish()),
+    requestSerialize: (value: WatchMachineRequest): Buffer => encoded(WatchMachineRequest, value),
     requestDeserialize: (value: Buffer): WatchMachineRequest => WatchMachineRequest.decode(value),
-    responseSerialize: (value: MachineEvent): Buffer => Buffer.from(MachineEvent.encode(value).finish()),
+    responseSerialize: (value: MachineEvent): Buffer => encoded(MachineEvent, value),
     responseDeserialize: (value: Buffer): MachineEvent => MachineEvent.decode(value),
   },
   /** Runs a command through the guest agent. First message: machine + command; then stdin. */
@@ -7681,18 +7682,18 @@ export const OrchestratorServiceService = {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/Exec" as const,
     requestStream: true as const,
     responseStream: true as const,
-    requestSerialize: (value: ExecInput): Buffer => Buffer.from(ExecInput.encode(value).finish()),
+    requestSerialize: (value: ExecInput): Buffer => encoded(ExecInput, value),
     requestDeserialize: (value: Buffer): ExecInput => ExecInput.decode(value),
-    responseSerialize: (value: ExecOutput): Buffer => Buffer.from(ExecOutput.encode(value).finish()),
+    responseSerialize: (value: ExecOutput): Buffer => encoded(ExecOutput, value),
     responseDeserialize: (value: Buffer): ExecOutput => ExecOutput.decode(value),
   },
   attachConsole: {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/AttachConsole" as const,
     requestStream: true as const,
     responseStream: true as const,
-    requestSerialize: (value: AttachConsoleInput): Buffer => Buffer.from(AttachConsoleInput.encode(value).finish()),
+    requestSerialize: (value: AttachConsoleInput): Buffer => encoded(AttachConsoleInput, value),
     requestDeserialize: (value: Buffer): AttachConsoleInput => AttachConsoleInput.decode(value),
-    responseSerialize: (value: AttachConsoleOutput): Buffer => Buffer.from(AttachConsoleOutput.encode(value).finish()),
+    responseSerialize: (value: AttachConsoleOutput): Buffer => encoded(AttachConsoleOutput, value),
     responseDeserialize: (value: Buffer): AttachConsoleOutput => AttachConsoleOutput.decode(value),
   },
   readMachineStats: {
@@ -7700,20 +7701,20 @@ export const OrchestratorServiceService = {
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: ReadMachineStatsRequest): Buffer =>
-      Buffer.from(ReadMachineStatsRequest.encode(value).finish()),
+      encoded(ReadMachineStatsRequest, value),
     requestDeserialize: (value: Buffer): ReadMachineStatsRequest => ReadMachineStatsRequest.decode(value),
     responseSerialize: (value: ReadMachineStatsResponse): Buffer =>
-      Buffer.from(ReadMachineStatsResponse.encode(value).finish()),
+      encoded(ReadMachineStatsResponse, value),
     responseDeserialize: (value: Buffer): ReadMachineStatsResponse => ReadMachineStatsResponse.decode(value),
   },
   listServices: {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/ListServices" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ListServicesRequest): Buffer => Buffer.from(ListServicesRequest.encode(value).finish()),
+    requestSerialize: (value: ListServicesRequest): Buffer => encoded(ListServicesRequest, value),
     requestDeserialize: (value: Buffer): ListServicesRequest => ListServicesRequest.decode(value),
     responseSerialize: (value: ListServicesResponse): Buffer =>
-      Buffer.from(ListServicesResponse.encode(value).finish()),
+      encoded(ListServicesResponse, value),
     responseDeserialize: (value: Buffer): ListServicesResponse => ListServicesResponse.decode(value),
   },
   /** Mediation over all services' chains at once. */
@@ -7721,36 +7722,36 @@ export const OrchestratorServiceService = {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/AddRule" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: AddRuleRequest): Buffer => Buffer.from(AddRuleRequest.encode(value).finish()),
+    requestSerialize: (value: AddRuleRequest): Buffer => encoded(AddRuleRequest, value),
     requestDeserialize: (value: Buffer): AddRuleRequest => AddRuleRequest.decode(value),
-    responseSerialize: (value: AddRuleResponse): Buffer => Buffer.from(AddRuleResponse.encode(value).finish()),
+    responseSerialize: (value: AddRuleResponse): Buffer => encoded(AddRuleResponse, value),
     responseDeserialize: (value: Buffer): AddRuleResponse => AddRuleResponse.decode(value),
   },
   removeRule: {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/RemoveRule" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: RemoveRuleRequest): Buffer => Buffer.from(RemoveRuleRequest.encode(value).finish()),
+    requestSerialize: (value: RemoveRuleRequest): Buffer => encoded(RemoveRuleRequest, value),
     requestDeserialize: (value: Buffer): RemoveRuleRequest => RemoveRuleRequest.decode(value),
-    responseSerialize: (value: RemoveRuleResponse): Buffer => Buffer.from(RemoveRuleResponse.encode(value).finish()),
+    responseSerialize: (value: RemoveRuleResponse): Buffer => encoded(RemoveRuleResponse, value),
     responseDeserialize: (value: Buffer): RemoveRuleResponse => RemoveRuleResponse.decode(value),
   },
   listRules: {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/ListRules" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ListRulesRequest): Buffer => Buffer.from(ListRulesRequest.encode(value).finish()),
+    requestSerialize: (value: ListRulesRequest): Buffer => encoded(ListRulesRequest, value),
     requestDeserialize: (value: Buffer): ListRulesRequest => ListRulesRequest.decode(value),
-    responseSerialize: (value: ListRulesResponse): Buffer => Buffer.from(ListRulesResponse.encode(value).finish()),
+    responseSerialize: (value: ListRulesResponse): Buffer => encoded(ListRulesResponse, value),
     responseDeserialize: (value: Buffer): ListRulesResponse => ListRulesResponse.decode(value),
   },
   trace: {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/Trace" as const,
     requestStream: false as const,
     responseStream: true as const,
-    requestSerialize: (value: TraceRequest): Buffer => Buffer.from(TraceRequest.encode(value).finish()),
+    requestSerialize: (value: TraceRequest): Buffer => encoded(TraceRequest, value),
     requestDeserialize: (value: Buffer): TraceRequest => TraceRequest.decode(value),
-    responseSerialize: (value: TraceEntry): Buffer => Buffer.from(TraceEntry.encode(value).finish()),
+    responseSerialize: (value: TraceEntry): Buffer => encoded(TraceEntry, value),
     responseDeserialize: (value: Buffer): TraceEntry => TraceEntry.decode(value),
   },
   /** GDB's remote protocol, one packet a message without its frame; the first message names the machine and attaches. */
@@ -7758,9 +7759,9 @@ export const OrchestratorServiceService = {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/Debug" as const,
     requestStream: true as const,
     responseStream: true as const,
-    requestSerialize: (value: DebugInput): Buffer => Buffer.from(DebugInput.encode(value).finish()),
+    requestSerialize: (value: DebugInput): Buffer => encoded(DebugInput, value),
     requestDeserialize: (value: Buffer): DebugInput => DebugInput.decode(value),
-    responseSerialize: (value: DebugOutput): Buffer => Buffer.from(DebugOutput.encode(value).finish()),
+    responseSerialize: (value: DebugOutput): Buffer => encoded(DebugOutput, value),
     responseDeserialize: (value: Buffer): DebugOutput => DebugOutput.decode(value),
   },
   /** The harts of a running machine: registers, page walks, code, where the time goes (CPU-16). */
@@ -7768,9 +7769,9 @@ export const OrchestratorServiceService = {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/ReadCpu" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ReadCpuRequest): Buffer => Buffer.from(ReadCpuRequest.encode(value).finish()),
+    requestSerialize: (value: ReadCpuRequest): Buffer => encoded(ReadCpuRequest, value),
     requestDeserialize: (value: Buffer): ReadCpuRequest => ReadCpuRequest.decode(value),
-    responseSerialize: (value: ReadCpuResponse): Buffer => Buffer.from(ReadCpuResponse.encode(value).finish()),
+    responseSerialize: (value: ReadCpuResponse): Buffer => encoded(ReadCpuResponse, value),
     responseDeserialize: (value: Buffer): ReadCpuResponse => ReadCpuResponse.decode(value),
   },
   walkCpuAddress: {
@@ -7778,19 +7779,19 @@ export const OrchestratorServiceService = {
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: WalkCpuAddressRequest): Buffer =>
-      Buffer.from(WalkCpuAddressRequest.encode(value).finish()),
+      encoded(WalkCpuAddressRequest, value),
     requestDeserialize: (value: Buffer): WalkCpuAddressRequest => WalkCpuAddressRequest.decode(value),
     responseSerialize: (value: WalkCpuAddressResponse): Buffer =>
-      Buffer.from(WalkCpuAddressResponse.encode(value).finish()),
+      encoded(WalkCpuAddressResponse, value),
     responseDeserialize: (value: Buffer): WalkCpuAddressResponse => WalkCpuAddressResponse.decode(value),
   },
   readCpuCode: {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/ReadCpuCode" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ReadCpuCodeRequest): Buffer => Buffer.from(ReadCpuCodeRequest.encode(value).finish()),
+    requestSerialize: (value: ReadCpuCodeRequest): Buffer => encoded(ReadCpuCodeRequest, value),
     requestDeserialize: (value: Buffer): ReadCpuCodeRequest => ReadCpuCodeRequest.decode(value),
-    responseSerialize: (value: ReadCpuCodeResponse): Buffer => Buffer.from(ReadCpuCodeResponse.encode(value).finish()),
+    responseSerialize: (value: ReadCpuCodeResponse): Buffer => encoded(ReadCpuCodeResponse, value),
     responseDeserialize: (value: Buffer): ReadCpuCodeResponse => ReadCpuCodeResponse.decode(value),
   },
   readCpuProfile: {
@@ -7798,10 +7799,10 @@ export const OrchestratorServiceService = {
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: ReadCpuProfileRequest): Buffer =>
-      Buffer.from(ReadCpuProfileRequest.encode(value).finish()),
+      encoded(ReadCpuProfileRequest, value),
     requestDeserialize: (value: Buffer): ReadCpuProfileRequest => ReadCpuProfileRequest.decode(value),
     responseSerialize: (value: ReadCpuProfileResponse): Buffer =>
-      Buffer.from(ReadCpuProfileResponse.encode(value).finish()),
+      encoded(ReadCpuProfileResponse, value),
     responseDeserialize: (value: Buffer): ReadCpuProfileResponse => ReadCpuProfileResponse.decode(value),
   },
   /** See SaveTranslation of the cpu-emulator. */
@@ -7810,10 +7811,10 @@ export const OrchestratorServiceService = {
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: SaveMachineTranslationRequest): Buffer =>
-      Buffer.from(SaveMachineTranslationRequest.encode(value).finish()),
+      encoded(SaveMachineTranslationRequest, value),
     requestDeserialize: (value: Buffer): SaveMachineTranslationRequest => SaveMachineTranslationRequest.decode(value),
     responseSerialize: (value: SaveMachineTranslationResponse): Buffer =>
-      Buffer.from(SaveMachineTranslationResponse.encode(value).finish()),
+      encoded(SaveMachineTranslationResponse, value),
     responseDeserialize: (value: Buffer): SaveMachineTranslationResponse =>
       SaveMachineTranslationResponse.decode(value),
   },
@@ -7823,10 +7824,10 @@ export const OrchestratorServiceService = {
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: SetMachineEngineRequest): Buffer =>
-      Buffer.from(SetMachineEngineRequest.encode(value).finish()),
+      encoded(SetMachineEngineRequest, value),
     requestDeserialize: (value: Buffer): SetMachineEngineRequest => SetMachineEngineRequest.decode(value),
     responseSerialize: (value: SetMachineEngineResponse): Buffer =>
-      Buffer.from(SetMachineEngineResponse.encode(value).finish()),
+      encoded(SetMachineEngineResponse, value),
     responseDeserialize: (value: Buffer): SetMachineEngineResponse => SetMachineEngineResponse.decode(value),
   },
   /** Another machine with the same settings and disk content, halted. Of a running one: the content of this moment. */
@@ -7834,10 +7835,10 @@ export const OrchestratorServiceService = {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/CloneMachine" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: CloneMachineRequest): Buffer => Buffer.from(CloneMachineRequest.encode(value).finish()),
+    requestSerialize: (value: CloneMachineRequest): Buffer => encoded(CloneMachineRequest, value),
     requestDeserialize: (value: Buffer): CloneMachineRequest => CloneMachineRequest.decode(value),
     responseSerialize: (value: CloneMachineResponse): Buffer =>
-      Buffer.from(CloneMachineResponse.encode(value).finish()),
+      encoded(CloneMachineResponse, value),
     responseDeserialize: (value: Buffer): CloneMachineResponse => CloneMachineResponse.decode(value),
   },
   /** Snapshots keep a machine's settings and disk content under a name. */
@@ -7845,10 +7846,10 @@ export const OrchestratorServiceService = {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/SaveSnapshot" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: SaveSnapshotRequest): Buffer => Buffer.from(SaveSnapshotRequest.encode(value).finish()),
+    requestSerialize: (value: SaveSnapshotRequest): Buffer => encoded(SaveSnapshotRequest, value),
     requestDeserialize: (value: Buffer): SaveSnapshotRequest => SaveSnapshotRequest.decode(value),
     responseSerialize: (value: SaveSnapshotResponse): Buffer =>
-      Buffer.from(SaveSnapshotResponse.encode(value).finish()),
+      encoded(SaveSnapshotResponse, value),
     responseDeserialize: (value: Buffer): SaveSnapshotResponse => SaveSnapshotResponse.decode(value),
   },
   restoreSnapshot: {
@@ -7856,20 +7857,20 @@ export const OrchestratorServiceService = {
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: RestoreSnapshotRequest): Buffer =>
-      Buffer.from(RestoreSnapshotRequest.encode(value).finish()),
+      encoded(RestoreSnapshotRequest, value),
     requestDeserialize: (value: Buffer): RestoreSnapshotRequest => RestoreSnapshotRequest.decode(value),
     responseSerialize: (value: RestoreSnapshotResponse): Buffer =>
-      Buffer.from(RestoreSnapshotResponse.encode(value).finish()),
+      encoded(RestoreSnapshotResponse, value),
     responseDeserialize: (value: Buffer): RestoreSnapshotResponse => RestoreSnapshotResponse.decode(value),
   },
   listSnapshots: {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/ListSnapshots" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ListSnapshotsRequest): Buffer => Buffer.from(ListSnapshotsRequest.encode(value).finish()),
+    requestSerialize: (value: ListSnapshotsRequest): Buffer => encoded(ListSnapshotsRequest, value),
     requestDeserialize: (value: Buffer): ListSnapshotsRequest => ListSnapshotsRequest.decode(value),
     responseSerialize: (value: ListSnapshotsResponse): Buffer =>
-      Buffer.from(ListSnapshotsResponse.encode(value).finish()),
+      encoded(ListSnapshotsResponse, value),
     responseDeserialize: (value: Buffer): ListSnapshotsResponse => ListSnapshotsResponse.decode(value),
   },
   deleteSnapshot: {
@@ -7877,10 +7878,10 @@ export const OrchestratorServiceService = {
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: DeleteSnapshotRequest): Buffer =>
-      Buffer.from(DeleteSnapshotRequest.encode(value).finish()),
+      encoded(DeleteSnapshotRequest, value),
     requestDeserialize: (value: Buffer): DeleteSnapshotRequest => DeleteSnapshotRequest.decode(value),
     responseSerialize: (value: DeleteSnapshotResponse): Buffer =>
-      Buffer.from(DeleteSnapshotResponse.encode(value).finish()),
+      encoded(DeleteSnapshotResponse, value),
     responseDeserialize: (value: Buffer): DeleteSnapshotResponse => DeleteSnapshotResponse.decode(value),
   },
   /** A machine, or a snapshot of it, as an OCI manifest in the image-registry, whose ExportArchive makes one file of it. */
@@ -7888,10 +7889,10 @@ export const OrchestratorServiceService = {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/ExportMachine" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ExportMachineRequest): Buffer => Buffer.from(ExportMachineRequest.encode(value).finish()),
+    requestSerialize: (value: ExportMachineRequest): Buffer => encoded(ExportMachineRequest, value),
     requestDeserialize: (value: Buffer): ExportMachineRequest => ExportMachineRequest.decode(value),
     responseSerialize: (value: ExportMachineResponse): Buffer =>
-      Buffer.from(ExportMachineResponse.encode(value).finish()),
+      encoded(ExportMachineResponse, value),
     responseDeserialize: (value: Buffer): ExportMachineResponse => ExportMachineResponse.decode(value),
   },
   /** The machine that such a manifest describes, halted. */
@@ -7899,10 +7900,10 @@ export const OrchestratorServiceService = {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/ImportMachine" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: ImportMachineRequest): Buffer => Buffer.from(ImportMachineRequest.encode(value).finish()),
+    requestSerialize: (value: ImportMachineRequest): Buffer => encoded(ImportMachineRequest, value),
     requestDeserialize: (value: Buffer): ImportMachineRequest => ImportMachineRequest.decode(value),
     responseSerialize: (value: ImportMachineResponse): Buffer =>
-      Buffer.from(ImportMachineResponse.encode(value).finish()),
+      encoded(ImportMachineResponse, value),
     responseDeserialize: (value: Buffer): ImportMachineResponse => ImportMachineResponse.decode(value),
   },
   resizeMachineDisk: {
@@ -7910,10 +7911,10 @@ export const OrchestratorServiceService = {
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: ResizeMachineDiskRequest): Buffer =>
-      Buffer.from(ResizeMachineDiskRequest.encode(value).finish()),
+      encoded(ResizeMachineDiskRequest, value),
     requestDeserialize: (value: Buffer): ResizeMachineDiskRequest => ResizeMachineDiskRequest.decode(value),
     responseSerialize: (value: ResizeMachineDiskResponse): Buffer =>
-      Buffer.from(ResizeMachineDiskResponse.encode(value).finish()),
+      encoded(ResizeMachineDiskResponse, value),
     responseDeserialize: (value: Buffer): ResizeMachineDiskResponse => ResizeMachineDiskResponse.decode(value),
   },
   /** The machine's disk is dropped for a new one on an image of the registry. */
@@ -7922,10 +7923,10 @@ export const OrchestratorServiceService = {
     requestStream: false as const,
     responseStream: false as const,
     requestSerialize: (value: ReplaceMachineDiskRequest): Buffer =>
-      Buffer.from(ReplaceMachineDiskRequest.encode(value).finish()),
+      encoded(ReplaceMachineDiskRequest, value),
     requestDeserialize: (value: Buffer): ReplaceMachineDiskRequest => ReplaceMachineDiskRequest.decode(value),
     responseSerialize: (value: ReplaceMachineDiskResponse): Buffer =>
-      Buffer.from(ReplaceMachineDiskResponse.encode(value).finish()),
+      encoded(ReplaceMachineDiskResponse, value),
     responseDeserialize: (value: Buffer): ReplaceMachineDiskResponse => ReplaceMachineDiskResponse.decode(value),
   },
   /**
@@ -7936,9 +7937,9 @@ export const OrchestratorServiceService = {
     path: "/polyvisor.orchestrator.v1.OrchestratorService/SaveMachine" as const,
     requestStream: false as const,
     responseStream: false as const,
-    requestSerialize: (value: SaveMachineRequest): Buffer => Buffer.from(SaveMachineRequest.encode(value).finish()),
+    requestSerialize: (value: SaveMachineRequest): Buffer => encoded(SaveMachineRequest, value),
     requestDeserialize: (value: Buffer): SaveMachineRequest => SaveMachineRequest.decode(value),
-    responseSerialize: (value: SaveMachineResponse): Buffer => Buffer.from(SaveMachineResponse.encode(value).finish()),
+    responseSerialize: (value: SaveMachineResponse): Buffer => encoded(SaveMachineResponse, value),
     responseDeserialize: (value: Buffer): SaveMachineResponse => SaveMachineResponse.decode(value),
   },
 } as const;
