@@ -25,6 +25,12 @@ const ROWS = [
   { name: "UDP round trip", unit: "us", of: (ticks: number) => ticks / 10, command: (port: number) => `udp ${port} ${ROUND_TRIPS}`, target: "<= 1 x" },
 ] as const;
 
+/** Written to a file: what takes the output to the host would meet the next ping. */
+const PINGS = [
+  ["ping of the gateway, 1 ms apart", "-c 1000 -i 0.001"],
+  ["ping of the gateway, 50 ms apart", "-c 40 -i 0.05"],
+] as const;
+
 /** A Debian guest's network through our NAT, beside the same guest behind QEMU's user-mode network. */
 export async function netFigures({ hv, rounds, qemu, work, step }: EngineBench): Promise<Figure[]> {
   const missing = compilerMissing();
@@ -54,8 +60,7 @@ export async function netFigures({ hv, rounds, qemu, work, step }: EngineBench):
       for (const [system, shell] of systems) {
         step(`network of the guest on ${system}, round ${round + 1}`);
         for (const { name, of, command } of ROWS) sample(name, system, of(ticksIn(await shell(`/tmp/net ${command(peer.port)} 2>&1`))));
-        const ping = /= [\d.]+\/([\d.]+)\//.exec(await shell("ping -q -c 20 -i 0.05 10.0.2.2 2>&1"))?.[1];
-        sample("ping of the gateway, mean", system, Number(ping) * 1000);
+        for (const [name, options] of PINGS) sample(name, system, medianPing(await shell(`sleep 1; ping ${options} 10.0.2.2 > /tmp/ping 2>&1; cat /tmp/ping`)));
       }
     }
   } finally {
@@ -66,8 +71,15 @@ export async function netFigures({ hv, rounds, qemu, work, step }: EngineBench):
   const values = (name: string): Record<string, number> => Object.fromEntries([...samples.get(name)!].map(([system, all]) => [system, median(all)]));
   return [
     ...ROWS.map(({ name, unit, target }) => ({ name, unit, values: values(name), peer: QEMU, target })),
-    { name: "ping of the gateway, mean", unit: "us", values: values("ping of the gateway, mean"), peer: QEMU, target: "<= 1 x" },
+    ...PINGS.map(([name]) => ({ name, unit: "us", values: values(name), peer: QEMU, target: "<= 1 x" })),
   ];
+}
+
+/** Microseconds. */
+function medianPing(output: string): number {
+  const times = [...output.matchAll(/time=([\d.]+) ms/g)].map(([, ms]) => Number(ms) * 1000);
+  if (times.length === 0) throw new Error(`ping said: ${output}`);
+  return median(times);
 }
 
 function ticksIn(output: string): number {
