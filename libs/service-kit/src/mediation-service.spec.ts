@@ -1,6 +1,7 @@
 import { channelPair, mediated, type Channel } from "@polyvisor/contracts";
 import { CPU } from "@polyvisor/contracts/cpu";
 import { DEVICE, ExitStatus, type ExitRequest } from "@polyvisor/contracts/device";
+import { ORCHESTRATOR } from "@polyvisor/contracts/orchestrator";
 import { Action, MEDIATION, Rule, type TraceEntry } from "@polyvisor/contracts/mediation";
 import { MediationChain, RuleSet } from "@polyvisor/mediation";
 import { beforeEach, describe, expect, it } from "vitest";
@@ -131,6 +132,19 @@ describe("the mediation service", () => {
 });
 
 describe("trace", () => {
+  it("does not show what a trace shows: one that sees its own way to the reader would never be quiet", async () => {
+    const seen: string[] = [];
+    port().trace({ machine: "", plane: "", expression: "" }).onMessage(({ method }) => seen.push(method));
+    // The orchestrator's trace, which hands on what the services' show.
+    const outer = mediated(ORCHESTRATOR, { trace: (request, out) => void service.trace!(request, out) }, chain).trace({ machine: "", plane: "", expression: "" });
+    const entries: TraceEntry[] = [];
+    outer.onMessage((entry) => entries.push(entry));
+    device().exits().send(read(1n));
+    for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+    expect(entries.map(({ method, direction }) => `${method} ${direction}`)).toEqual(["exits request", "exits response"]);
+    expect(seen).toEqual(["trace", "exits", "exits"]); // the request for the outer trace is a message like others
+  });
+
   const traced = async (send: (channel: Channel<ExitRequest, any>) => void, count: number) => {
     const entries: TraceEntry[] = [];
     const trace = port().trace({ machine: "m", plane: "", expression: "" });

@@ -102,6 +102,8 @@ class TraceFeed {
   }
 
   take(observation: Observation): void {
+    const { method, direction } = observation.point;
+    if (method === "trace" && direction === "response") return; // or each entry would make another, larger one
     if (this.#queue.length >= TRACE_QUEUE_MAX) return void this.#lost++;
     this.#queue.push({ at: this.#clock.now(), observation });
     this.#schedule();
