@@ -1,16 +1,11 @@
 import type { HartCells } from "./cells.ts";
 import { Cause, DEBUG_CAUSE, type PageWatch, type PhysicalAccess, type PmpAccess, type PrivilegedCore, type TranslationListener } from "./engine.ts";
-import {
-  CSRS, GIVEN_UP, PRIVILEGE, SECOND_GENERATION, TLB_SET, TLB_STALE, TRAP_CAUSE, TRAP_GPA, TRAP_GUEST, TRAP_INSTRUCTION, TRAP_VALUE, VIRTUAL,
-} from "./hart-state.ts";
+import { CSRS, GIVEN_UP, PRIVILEGE, TRAP_CAUSE, TRAP_GPA, TRAP_GUEST, TRAP_INSTRUCTION, TRAP_VALUE, VIRTUAL } from "./hart-state.ts";
 import { TLB_MISSES } from "./mailbox.ts";
-import {
-  CONTEXTS, Context, FETCH_ENTRIES, FETCH_TABLE, LOAD_ENTRIES, LOAD_TABLE, SECOND_ENTRIES, SECOND_GENERATIONS, SECOND_LOAD,
-  SECOND_STORE, SET_BYTES, STORE_ENTRIES, STORE_TABLE, TLB_ENTRY_BYTES, TLB_SETS, entryMask,
-} from "./tlb.ts";
+import { Access } from "./tlb.ts";
+import { MPRV, MSTATUS, MXR, SATP, SUM, Tlb, VSSTATUS } from "./tlb-sets.ts";
 
-export const Access = { READ: 0, WRITE: 1, EXECUTE: 2 } as const;
-export type Access = (typeof Access)[keyof typeof Access];
+export { Access };
 
 /** Answers of `translate` that are not a place in linear memory. */
 export const FAULT = -1;
@@ -27,17 +22,11 @@ export interface MmuOptions {
   readonly ramOffset: number;
 }
 
-const MSTATUS = (CSRS + 0x300 * 8) >> 2; // indices of the cells' low 32-bit words
-const SATP = (CSRS + 0x180 * 8) >> 2;
 const VSATP = (CSRS + 0x280 * 8) >> 2;
 const HGATP = (CSRS + 0x680 * 8) >> 2;
-const VSSTATUS = (CSRS + 0x200 * 8) >> 2;
 const HENVCFG = (CSRS + 0x60a * 8) >> 2;
 const MENVCFG = (CSRS + 0x30a * 8) >> 2;
 
-const SUM = 1 << 18;
-const MXR = 1 << 19;
-const MPRV = 1 << 17;
 const MPV_HIGH = 1 << 7; // mstatus bit 39
 const PBMTE_HIGH = 1 << 30; // menvcfg bit 62
 const ADUE_HIGH = 1 << 29; // menvcfg bit 61
@@ -67,10 +56,9 @@ const GUEST_FAULT = -4;
 /** htinst of a guest-page fault of a page-table access for VS-stage translation: a read, a write (H, "Transformed Instruction"). */
 const PSEUDO_READ = 0x3000;
 const PSEUDO_WRITE = 0x3020;
-const GUEST_CONTEXTS = (1 << Context.VS) | (1 << Context.VS_SUM) | (1 << Context.VU);
 
 /**
- * Address translation of one hart: Sv39, Sv48, Sv57 and bare, PMP, page leases, and the TLB sets of tlb.ts.
+ * Address translation of one hart: Sv39, Sv48, Sv57 and bare, PMP, page leases; the translations are kept in tlb-sets.ts.
  * Accessed and dirty bits are set here, by compare-and-swap (Svadu), or fault when menvcfg.ADUE is clear (Svade).
  * Svpbmt: memory types change nothing, all accesses are coherent. Svnapot: 64 KiB pages.
  * A guest's addresses (V = 1, chapter H) go through two stages: its own page tables, whose addresses and results are
@@ -83,8 +71,6 @@ export class Mmu implements TranslationListener {
   /** Set while a debugger watches pages. */
   watch: PageWatch | undefined;
   misses = 0;
-  flushes = 0;
-  pageFlushes = 0;
 
   readonly #options: MmuOptions;
   readonly #cells: HartCells;
@@ -93,25 +79,16 @@ export class Mmu implements TranslationListener {
   readonly #firstPage: number;
   readonly #ramPages: number;
   readonly #ramOffset: number;
-  /** Index in #i32 of the first word of the sets. */
-  readonly #sets: number;
+  readonly #tlb: Tlb;
   /** PMP decisions per page of RAM: bit `access` below M-mode, bit 3 + `access` in M-mode. */
   readonly #pmpKnown: Uint8Array;
   readonly #pmpAllowed: Uint8Array;
   readonly #pmpWords = new Int32Array(PMP_WORDS);
-  /** Addends of all fetch TLB entries, and of some that were since replaced. */
-  readonly fetched = new Set<number>();
-  /** Regions from which a superpage was cached since the last flush. */
-  readonly #superpages = new Uint8Array(SUPERPAGE_REGIONS);
-  #mxr = 0;
-  /** vsstatus.MXR and the hypervisor's sstatus.MXR when guests' entries were made. */
-  #guestMxr = 0;
   /** Privilege and V of the access that is being translated. */
   #privilege = 0;
   #virtual = false;
   /** HLV, HLVX, HSV: the guest privilege they act with, and whether execute permission counts instead of read. */
   #asGuest: { readonly privilege: number; readonly execute: boolean } | undefined;
-  #satpMode = 0;
 
   constructor(options: MmuOptions) {
     this.#options = options;
@@ -122,159 +99,43 @@ export class Mmu implements TranslationListener {
     this.#pmpKnown = new Uint8Array(this.#ramPages);
     this.#pmpAllowed = new Uint8Array(this.#ramPages);
     this.#ramOffset = options.ramOffset;
-    this.#sets = (options.cells.base + TLB_SETS) >> 2;
-    this.#stale = (1 << CONTEXTS) - 1;
-    this.#forgetSecond();
-    this.contextChanged();
+    this.#tlb = new Tlb(this.#i32, options.cells);
   }
 
-  /** Sets whose entries are stale; emptied when they are next chosen. Generated code looks here before it chooses one (system-function.ts). */
-  get #stale(): number {
-    return this.#cells.i32[TLB_STALE >> 2]!;
+  get flushes(): number {
+    return this.#tlb.flushes;
   }
-  set #stale(contexts: number) {
-    this.#cells.i32[TLB_STALE >> 2] = contexts;
+  get pageFlushes(): number {
+    return this.#tlb.pageFlushes;
   }
-  get #context(): Context {
-    return (((this.#cells.u32[TLB_SET >> 2]! >>> 2) - this.#sets) / (SET_BYTES >> 2)) as Context;
-  }
-
-  /** Index of a context's set in linear memory, in 32-bit words. */
-  #set(context: Context): number {
-    return this.#sets + context * (SET_BYTES >> 2);
+  /** Addends of all fetch TLB entries, and of some that were since replaced. */
+  get fetched(): Set<number> {
+    return this.#tlb.fetched;
   }
 
   contextChanged(): void {
-    const cells = this.#cells.i32;
-    const privilege = cells[PRIVILEGE >> 2]!;
-    const status = cells[MSTATUS]!;
-    if (cells[VIRTUAL >> 2]) return this.#guestContext(privilege, status);
-    const mode = cells[SATP + 1]! >>> 28;
-    if ((status & MXR) !== this.#mxr || mode !== this.#satpMode) {
-      this.#mxr = status & MXR;
-      this.#satpMode = mode;
-      this.#stale |= ~(1 << Context.M) & ~GUEST_CONTEXTS;
-      this.#forgetSecond();
-    }
-    let context: Context;
-    if (privilege === 0) context = Context.U;
-    else if (privilege === 1) context = status & SUM ? Context.S_SUM : Context.S;
-    else if (status & MPRV && ((status >> 11) & 3) !== 3) {
-      context = Context.MPRV;
-      if (this.#context !== Context.MPRV) this.#stale |= 1 << Context.MPRV;
-    } else context = Context.M;
-    // mstatus.MPP or SUM may change while MPRV is in force.
-    if (context === Context.MPRV) this.#stale |= 1 << Context.MPRV;
-    this.#choose(context);
+    this.#tlb.contextChanged();
   }
-
-  #guestContext(privilege: number, status: number): void {
-    const mxr = (status & MXR) | ((this.#cells.i32[VSSTATUS]! & MXR) >> 1);
-    if (mxr !== this.#guestMxr) {
-      this.#guestMxr = mxr;
-      this.#stale |= GUEST_CONTEXTS;
-      this.#forgetSecond();
-    }
-    this.#choose(privilege === 0 ? Context.VU : status & SUM ? Context.VS_SUM : Context.VS);
-  }
-
   flushTlb(): void {
-    this.flushes++;
     this.#checkPmp();
-    this.#superpages.fill(0);
-    this.#stale = (1 << CONTEXTS) - 1;
-    this.#forgetSecond();
-    this.fetched.clear();
-    this.#choose(this.#context);
+    this.#tlb.flush();
   }
-
   flushGuest(): void {
-    this.flushes++;
-    this.#stale |= GUEST_CONTEXTS | (1 << Context.MPRV);
-    this.#forgetSecond();
-    this.#choose(this.#context);
+    this.#tlb.flushGuest();
   }
-
-  /** Empties the second level, by making all of its entries those of an older generation. */
-  #forgetSecond(): void {
-    const cell = SECOND_GENERATION >> 2;
-    let generation = this.#cells.i32[cell]! + 1;
-    if (generation >= SECOND_GENERATIONS) {
-      generation = 1;
-      this.#i32.fill(0, this.#second(SECOND_LOAD), this.#second(SECOND_STORE) + (SECOND_ENTRIES * TLB_ENTRY_BYTES) / 4);
-    }
-    this.#cells.i32[cell] = generation;
-  }
-  /** Index in #i32 of a table of the second level. */
-  #second(table: number): number {
-    return this.#sets + ((table - TLB_SETS) >> 2);
-  }
-
   /** sfence.vma of one address, in all address spaces. */
   flushPage(address: bigint): void {
-    const [low, high] = [Number(BigInt.asIntN(32, address)), Number(BigInt.asIntN(64, address) >> 32n)];
-    // Entries are by 4 KiB: where a superpage was seen, one fence may have to take many of them.
-    if (this.#superpages[megaRegion(low, high)] || this.#superpages[gigaRegion(low, high)]) return this.#cells.i32[VIRTUAL >> 2] ? this.flushGuest() : this.flushTlb();
-    this.pageFlushes++;
-    for (const table of [SECOND_LOAD, SECOND_STORE]) this.#drop(this.#second(table), SECOND_ENTRIES, low);
-    for (let context = 0; context < CONTEXTS; context++) {
-      if (this.#stale & (1 << context)) continue;
-      const set = this.#set(context as Context);
-      this.#drop(set + (LOAD_TABLE >> 2), LOAD_ENTRIES, low);
-      this.#drop(set + (STORE_TABLE >> 2), STORE_ENTRIES, low);
-      this.#drop(set + (FETCH_TABLE >> 2), FETCH_ENTRIES, low);
-    }
+    if (this.#tlb.flushPage(address)) return;
+    if (this.#cells.i32[VIRTUAL >> 2]) this.flushGuest();
+    else this.flushTlb();
   }
-
-  /** Empties the entry that an address may be in. */
-  #drop(table: number, entries: number, low: number): void {
-    const offset = (low >>> 8) & entryMask(entries);
-    this.#i32[table + (offset >> 2)] = this.#i32[table + (offset >> 2) + 1] = offset === entryMask(entries) ? 0 : -1;
-  }
-
-  /** Forgets all fetch translations (frames moved, or fence.i). */
   flushFetch(): void {
-    this.fetched.clear();
-    for (let context = 0; context < CONTEXTS; context++) {
-      if (this.#stale & (1 << context)) continue;
-      this.#empty(this.#set(context as Context) + (FETCH_TABLE >> 2), FETCH_ENTRIES);
-    }
-  }
-
-  #choose(context: Context): void {
-    const set = this.#set(context);
-    if (this.#stale & (1 << context)) {
-      this.#stale &= ~(1 << context);
-      this.#empty(set + (LOAD_TABLE >> 2), LOAD_ENTRIES);
-      this.#empty(set + (STORE_TABLE >> 2), STORE_ENTRIES);
-      this.#empty(set + (FETCH_TABLE >> 2), FETCH_ENTRIES);
-    }
-    this.#cells.i32[TLB_SET >> 2] = set << 2;
-  }
-
-  #empty(table: number, entries: number): void {
-    const words = TLB_ENTRY_BYTES >> 2;
-    this.#i32.fill(-1, table, table + entries * words); // tag -1 belongs to the last index …
-    this.#i32.fill(0, table + (entries - 1) * words, table + entries * words); // … which gets the tag of index 0
+    this.#tlb.flushFetch();
   }
 
   /** Installs a translation. `addend` as in tlb.ts. */
   fill(access: Access, low: number, high: number, addend: number): void {
-    if (this.#asGuest) return; // not a translation of the hart's own mode
-    if (access === Access.EXECUTE) this.fetched.add(addend);
-    const set = this.#cells.u32[TLB_SET >> 2]! >>> 2;
-    const table = access === Access.READ ? LOAD_TABLE : access === Access.WRITE ? STORE_TABLE : FETCH_TABLE;
-    const entries = access === Access.READ ? LOAD_ENTRIES : access === Access.WRITE ? STORE_ENTRIES : FETCH_ENTRIES;
-    const word = set + ((table + ((low >>> 8) & entryMask(entries))) >> 2);
-    this.#i32[word] = low & ~0xfff;
-    this.#i32[word + 1] = high;
-    this.#i32[word + 2] = addend;
-    if (access === Access.EXECUTE || this.#context === Context.MPRV) return;
-    const second = this.#second(access === Access.READ ? SECOND_LOAD : SECOND_STORE) + (((low >>> 8) & entryMask(SECOND_ENTRIES)) >> 2);
-    this.#i32[second] = (low & ~0xfff) | this.#cells.i32[SECOND_GENERATION >> 2]!;
-    this.#i32[second + 1] = high;
-    this.#i32[second + 2] = addend;
-    this.#i32[second + 3] = set << 2;
+    if (!this.#asGuest) this.#tlb.fill(access, low, high, addend); // else not a translation of the hart's own mode
   }
 
   /**
@@ -450,14 +311,13 @@ export class Mmu implements TranslationListener {
           // Svnapot: the only size is 64 KiB, at the last level: ppn[3:0] = 8 stands for the address's bits.
           if (level > 0 || (ppn & 15) !== 8) return FAULT;
           ppn += ((low >>> 12) & 15) - 8;
-          this.#superpages[megaRegion(low, high)] = 1;
+          this.#tlb.sawSuperpage(low, high, 1);
         }
         if (level > 0) {
           const pages = SUPERPAGE_PAGES[level]!;
           if (ppn % pages !== 0) return FAULT; // misaligned superpage
           ppn += page52(low, high) % pages;
-          this.#superpages[megaRegion(low, high)] = 1;
-          if (level > 1) this.#superpages[gigaRegion(low, high)] = 1;
+          this.#tlb.sawSuperpage(low, high, level);
         }
         const wanted = access === Access.WRITE ? A | D : A;
         if ((bits & wanted) !== wanted && !(config & ADUE_HIGH)) return FAULT;
@@ -573,15 +433,6 @@ function pageOf(low: number, high: number, shift: 0 | 10): number {
 /** The page number of an address of 64 bits. */
 function page52(low: number, high: number): number {
   return (high >>> 0) * 0x10_0000 + (low >>> 12);
-}
-
-/** Positions in #superpages: one byte per 2 MiB region and one per 1 GiB region, hashed, lower and upper half apart. */
-const SUPERPAGE_REGIONS = 4096;
-function megaRegion(low: number, high: number): number {
-  return ((low >>> 21) & 0x3ff) | (high < 0 ? 0x400 : 0);
-}
-function gigaRegion(low: number, high: number): number {
-  return 0x800 | (((low >>> 30) | (high << 2)) & 0x3ff) | (high < 0 ? 0x400 : 0);
 }
 
 /** VPN[level] of an address. */

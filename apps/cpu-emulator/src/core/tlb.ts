@@ -22,6 +22,10 @@ import { ENGINE } from "./hart-state.ts";
  */
 export const TLB_ENTRY_BYTES = 16;
 
+/** What a translation is for. */
+export const Access = { READ: 0, WRITE: 1, EXECUTE: 2 } as const;
+export type Access = (typeof Access)[keyof typeof Access];
+
 /** Entries per table. Larger tables miss less but make sfence.vma dearer; see interpreter.bench.ts. */
 export const LOAD_ENTRIES = 512;
 export const STORE_ENTRIES = 512;
