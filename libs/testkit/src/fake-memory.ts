@@ -1,7 +1,7 @@
 import { ContractError, type Channel, type Implementation } from "@polyvisor/contracts";
 import {
   Access, GrantStatus, LeaseKind, MEMORY,
-  type LeaseRequest, type LeaseResponse, type SharedMemorySource,
+  type LeaseAcquire, type LeaseRequest, type LeaseResponse, type SharedMemorySource,
 } from "@polyvisor/contracts/memory";
 
 const PAGE = 4096;
@@ -17,6 +17,9 @@ interface Space {
   channel?: Channel<LeaseResponse, LeaseRequest>;
   kind: LeaseKind;
   readonly waiting: Map<bigint, (message: NonNullable<LeaseRequest["message"]>) => void>;
+  /** Recalls that were not answered yet; while there are any, acquires wait in `acquires`, oldest first. */
+  recalls: number;
+  readonly acquires: (() => void)[];
   nextId: bigint;
 }
 
@@ -41,7 +44,7 @@ export class FakeMemory implements SharedMemorySource {
       const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
       this.#spaces.set(machine, {
         base: ram.base, memory, ramOffset, bytes: new Uint8Array(memory.buffer, ramOffset, length),
-        held: new Uint8Array(length / PAGE), kind: LeaseKind.UNSPECIFIED, waiting: new Map(), nextId: 1n,
+        held: new Uint8Array(length / PAGE), kind: LeaseKind.UNSPECIFIED, waiting: new Map(), recalls: 0, acquires: [], nextId: 1n,
       });
       return {};
     },
@@ -84,6 +87,7 @@ export class FakeMemory implements SharedMemorySource {
   recall(machine: string, address: bigint, pages: number, keep: Access = Access.NONE): Promise<number> {
     const space = this.#space(machine);
     const first = this.#offset(space, address, pages * PAGE) / PAGE;
+    space.recalls++;
     return this.#ask(machine, space, (id) => ({
       $case: "recall",
       value: { id, firstPage: address >> 12n, pageCount: pages, keep },
@@ -91,6 +95,7 @@ export class FakeMemory implements SharedMemorySource {
       if (answer.$case !== "recalled") throw new ContractError("invalid", `recall was answered by ${answer.$case}`);
       for (const { page, data } of answer.value.dirty) space.bytes.set(data, Number(page - (space.base >> 12n)) * PAGE);
       space.held.fill(keep === Access.READ ? 1 : 0, first, first + pages);
+      if (--space.recalls === 0) for (const acquire of space.acquires.splice(0)) acquire();
       return answer.value.dirty.length;
     });
   }
@@ -104,7 +109,7 @@ export class FakeMemory implements SharedMemorySource {
       const { ramBase, ramBytes, program } = this.template;
       const space: Space = {
         base: ramBase, bytes: new Uint8Array(ramBytes), memory: new WebAssembly.Memory({ initial: 0 }), ramOffset: 0,
-        held: new Uint8Array(ramBytes / PAGE), kind: LeaseKind.UNSPECIFIED, waiting: new Map(), nextId: 1n,
+        held: new Uint8Array(ramBytes / PAGE), kind: LeaseKind.UNSPECIFIED, waiting: new Map(), recalls: 0, acquires: [], nextId: 1n,
       };
       space.bytes.set(program);
       this.#spaces.set(machine, space);
@@ -129,7 +134,12 @@ export class FakeMemory implements SharedMemorySource {
       return;
     }
     if (message.$case !== "acquire") throw new ContractError("invalid", `the fake does not take ${message.$case}`);
-    const { id, firstPage, pageCount } = message.value;
+    const { value } = message;
+    // Before a recalled page is back, nobody here knows what is in it.
+    if (space.recalls > 0) space.acquires.push(() => this.#acquire(machine, space, value));
+    else this.#acquire(machine, space, value);
+  }
+  #acquire(machine: string, space: Space, { id, firstPage, pageCount }: LeaseAcquire): void {
     const first = Number(firstPage - (space.base >> 12n));
     const send = (status: GrantStatus, ranges: { page: number; zero: boolean; upgrade: boolean }[]): void => {
       const grants = ranges.map(({ page, zero, upgrade }) => ({

@@ -353,6 +353,27 @@ export const MEMORY_SUITE: ConformanceSuite<typeof MEMORY.definition> = {
       a.channel.close();
       b.channel.close();
     }),
+    onSpace("MEM-9", "asked for again before its recall is answered → granted after the answer, with what the answer brought", async (port, machine, environment) => {
+      const [a, b] = [new TestHolder(port, environment, machine), new TestHolder(port, environment, machine)];
+      await a.open();
+      await b.open();
+      await a.acquire(3, 1, Access.WRITE);
+      b.ask(3, 1, Access.READ);
+      const recall = await a.expect("recall");
+      const id = a.ask(2, 2, Access.READ); // reads ahead over it
+      const again = a.ask(3, 1, Access.READ);
+      const first = await a.expect("grant");
+      assert.equal(first.id, id);
+      assert.equal(granted(first, 3), undefined);
+      a.say({ $case: "recalled", value: { id: recall.id, dirty: [{ page: pageNumber(3), data: new Uint8Array(PAGE).fill(0xcd) }] } });
+      assert.equal(granted(await b.expect("grant"), 3)!.data[0], 0xcd);
+      const second = await a.expect("grant");
+      assert.equal(second.id, again);
+      const { upgrade, data } = granted(second, 3)!;
+      assert.ok(upgrade || data[0] === 0xcd);
+      a.channel.close();
+      b.channel.close();
+    }),
     onSpace("MEM-9", "data for a page that is not held, or an answer to nothing → the stream ends with invalid", async (port, machine, environment) => {
       const page = { page: pageNumber(1), data: new Uint8Array(PAGE) };
       const violations: LeaseRequest["message"][] = [
